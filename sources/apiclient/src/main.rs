@@ -1,0 +1,3 @@
+//! The API's command line and client library.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Boot report and support data.

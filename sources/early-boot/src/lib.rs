@@ -1,0 +1,1 @@
+//! User data from each platform.

@@ -1,0 +1,3 @@
+//! Resolver, hostname and network state.
+
+fn main() {}

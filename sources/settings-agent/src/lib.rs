@@ -1,0 +1,1 @@
+//! The pipeline from user data and defaults to rendered configuration files.

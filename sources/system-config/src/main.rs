@@ -1,0 +1,3 @@
+//! Storage, kernel and trust store configuration at boot.
+
+fn main() {}

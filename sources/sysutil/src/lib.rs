@@ -1,0 +1,1 @@
+//! Child processes, atomic writes, os-release, logging and main set-up.

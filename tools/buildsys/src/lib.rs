@@ -1,0 +1,8 @@
+//! The build system: definitions → plan → fetch → toolchain → packages → image.
+//!
+//! Start reading at [`image`], whose `build` is the list of these steps. Formats
+//! of Debian live in the crate `deb`, formats of the disk in `disk-image`,
+//! namespaces in `sandbox`; the command line is the crate `bulkhead`.
+
+pub mod manifest;
+pub mod project;

@@ -1,0 +1,1 @@
+//! Debian formats: versions, control files, indexes, archives, signatures.

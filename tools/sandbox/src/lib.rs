@@ -1,0 +1,1 @@
+//! Runs build steps and emulators in unprivileged namespaces.

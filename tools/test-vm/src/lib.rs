@@ -1,0 +1,1 @@
+//! Boots images under QEMU and talks to them.
