@@ -1,1 +1,40 @@
-//! Child processes, atomic writes, os-release, logging and main set-up.
+//! What every program of the host needs and none should write twice: set-up
+//! of `main` and of logging, atomic file writes, child processes whose stderr
+//! ends up in the error, systemd's readiness protocol, os-release, lines on
+//! the console, and the few system calls that nothing safe wraps ([`sys`],
+//! the only unsafe code here).
+//!
+//! Start at [`main_with`]. Anything with knowledge of a particular file or
+//! unit belongs to the program that owns it, not here.
+
+pub mod console;
+pub mod fs;
+pub mod log;
+pub mod notify;
+pub mod os_release;
+pub mod process;
+pub mod sys;
+
+use std::process::ExitCode;
+
+/// Runs a program's work as its `main` should: logging is set up, and an
+/// error is printed once, with its whole chain of causes, before exit status 1.
+///
+/// ```no_run
+/// fn main() -> std::process::ExitCode {
+///     sysutil::main_with("resolver", || Ok(()))
+/// }
+/// ```
+pub fn main_with<F>(name: &str, work: F) -> ExitCode
+where
+    F: FnOnce() -> anyhow::Result<()>,
+{
+    log::init(tracing::Level::INFO);
+    match work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! System calls that neither std nor nix wraps: resizing a partition that is
+//! in use, growing a mounted ext4, SELinux labels.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::libc;
+
+mod ioctls {
+    use super::BlkpgArgument;
+
+    nix::ioctl_write_ptr_bad!(blkpg, 0x1269, BlkpgArgument);
+    nix::ioctl_read!(block_device_size, 0x12, 114, u64);
+    nix::ioctl_write_ptr!(ext4_resize, b'f', 16, u64);
+}
+
+/// `struct blkpg_ioctl_arg` of linux/blkpg.h.
+#[repr(C)]
+struct BlkpgArgument {
+    operation: libc::c_int,
+    flags: libc::c_int,
+    length: libc::c_int,
+    data: *mut BlkpgPartition,
+}
+
+/// `struct blkpg_partition` of linux/blkpg.h.
+#[repr(C)]
+struct BlkpgPartition {
+    start: libc::c_longlong,
+    length: libc::c_longlong,
+    number: libc::c_int,
+    device_name: [u8; 64],
+    volume_name: [u8; 64],
+}
+
+const BLKPG_RESIZE_PARTITION: libc::c_int = 3;
+
+/// Tells the kernel that partition `number` of `disk` now has another length,
+/// in bytes, while it or its neighbours are in use.
+pub fn resize_partition(disk: &File, number: u32, start: u64, length: u64) -> Result<()> {
+    let mut partition = BlkpgPartition {
+        start: start.try_into().context("partition start")?,
+        length: length.try_into().context("partition length")?,
+        number: number.try_into().context("partition number")?,
+        device_name: [0; 64],
+        volume_name: [0; 64],
+    };
+    let argument = BlkpgArgument {
+        operation: BLKPG_RESIZE_PARTITION,
+        flags: 0,
+        length: size_of::<BlkpgPartition>() as libc::c_int,
+        data: &mut partition,
+    };
+    // SAFETY: the argument and the partition it points to have the kernel's
+    // layout and live until the call returns.
+    unsafe { ioctls::blkpg(disk.as_raw_fd(), &argument) }
+        .with_context(|| format!("telling the kernel of partition {number}'s new size"))?;
+    Ok(())
+}
+
+/// The size of an open block device in bytes.
+pub fn block_device_size(device: &File) -> Result<u64> {
+    let mut size = 0;
+    // SAFETY: BLKGETSIZE64 writes one u64 to the address it is given.
+    unsafe { ioctls::block_device_size(device.as_raw_fd(), &mut size) }
+        .context("asking for the size of the block device")?;
+    Ok(size)
+}
+
+/// Grows the mounted ext4 that `folder` lies on to `blocks` of its blocks.
+pub fn grow_ext4(folder: &Path, blocks: u64) -> Result<()> {
+    let handle = File::open(folder).with_context(|| format!("opening {}", folder.display()))?;
+    // SAFETY: EXT4_IOC_RESIZE_FS reads one u64 from the address it is given.
+    unsafe { ioctls::ext4_resize(handle.as_raw_fd(), &blocks) }
+        .with_context(|| format!("growing the file system at {}", folder.display()))?;
+    Ok(())
+}
+
+/// Sets the SELinux label of `path` itself (links are not followed). Without
+/// SELinux, or on a file system without labels, nothing happens.
+pub fn set_selinux_label(path: &Path, label: &str) -> Result<()> {
+    let c_path = CString::new(path.as_os_str().as_bytes()).context("path with a zero byte")?;
+    // The kernel keeps labels with their terminating zero byte.
+    let c_label = CString::new(label).context("label with a zero byte")?;
+    let value = c_label.as_bytes_with_nul();
+    // SAFETY: both names are C strings, and the value is as long as we say.
+    let status = unsafe {
+        libc::lsetxattr(
+            c_path.as_ptr(),
+            c"security.selinux".as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+    match Errno::result(status) {
+        Ok(_) | Err(Errno::ENOTSUP) => Ok(()),
+        Err(error) => Err(error)
+            .with_context(|| format!("setting the SELinux label of {} to {label}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structures_have_the_kernels_size() {
+        assert_eq!(size_of::<BlkpgPartition>(), 152);
+        assert_eq!(size_of::<BlkpgArgument>(), 24);
+    }
+
+    #[test]
+    fn errors_name_what_was_tried() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("file");
+        std::fs::write(&path, "").expect("file");
+        let file = File::open(&path).expect("open");
+        let error = block_device_size(&file).expect_err("no block device");
+        assert!(format!("{error:#}").contains("size of the block device"));
+        let error = resize_partition(&file, 7, 0, 1).expect_err("no disk");
+        assert!(format!("{error:#}").contains("partition 7"));
+        let error = set_selinux_label(&folder.path().join("none"), "a:b:c:s0").expect_err("none");
+        assert!(format!("{error:#}").contains("a:b:c:s0"));
+    }
+}
