@@ -1,1 +1,31 @@
-//! The settings model.
+//! The settings model: every setting that the host knows, declared once.
+//!
+//! A group of settings is one file in [`groups`]: each key with its type (and
+//! so its validation), what it means, its default and whether the host
+//! generates it. Everything else follows from those declarations: reading
+//! with an error for each fault ([`Document`]), defaults, the list of
+//! generated settings, and the schema ([`Schema`]).
+//!
+//! Settings travel and are stored as a [`Document`], a sparse tree of what
+//! somebody has set; [`Settings`] is the same in types, for Rust code that
+//! reads some of them. A document can only be had checked, so nobody further
+//! in checks again.
+//!
+//! To add a setting, open its group; to add a group, write its file and name
+//! it in [`Settings`]. Defaults that differ between variants are not here but
+//! in the variants' files; storing is `settings-store`'s, rendering
+//! `config-templates`'.
+
+mod document;
+mod fault;
+pub mod groups;
+mod key;
+pub mod limits;
+mod model;
+pub mod types;
+
+pub use document::{Document, leaves};
+pub use fault::{Fault, Faults};
+pub use groups::Settings;
+pub use key::{Key, KeyError};
+pub use model::{Field, Generator, MapKey, Model, Scalar, Schema};

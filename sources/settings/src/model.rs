@@ -1,0 +1,479 @@
+//! How a setting is declared, and what follows from a declaration.
+//!
+//! Reading never stops at the first fault: [`Model::read`] notes each one with
+//! its key and goes on, so that somebody with three typing errors learns of
+//! three. Serde's derive cannot do that, which is why the macro [`group!`]
+//! takes its place here.
+
+use crate::fault::nearest;
+use crate::{Faults, Key};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// A type that settings can have.
+pub trait Model: Sized {
+    /// Reads the value found at `at`. Each fault is noted; what is faulty is
+    /// left out of the result, and without anything left there is none.
+    fn read(value: &Value, at: &mut Key, faults: &mut Faults) -> Option<Self>;
+
+    /// The value in the form in which it is stored and sent.
+    fn write(&self) -> Value;
+
+    /// What may be written.
+    fn schema() -> Schema;
+}
+
+/// A type that a single text, number or boolean is checked into.
+pub trait Scalar: Sized {
+    /// What is accepted, as a noun: "a host name".
+    const WHAT: &'static str;
+    /// `string`, `boolean` or `integer`.
+    const KIND: &'static str = "string";
+
+    /// Checks the value.
+    fn check(value: &Value) -> Result<Self, String>;
+
+    /// The value in the form in which it is stored and sent.
+    fn value(&self) -> Value;
+
+    /// All values there are, if few.
+    fn choices() -> Option<&'static [&'static str]> {
+        None
+    }
+}
+
+/// A type for names that the user chooses, such as those of certificate bundles.
+pub trait MapKey: Ord + Sized {
+    /// What is accepted, as a noun: "a name of letters, digits and '-'".
+    const WHAT: &'static str;
+
+    /// Checks the name.
+    fn check(name: &str) -> Option<Self>;
+
+    /// The name as text.
+    fn as_str(&self) -> &str;
+}
+
+/// What may be written at some place.
+#[derive(Clone, Debug)]
+pub enum Schema {
+    /// A table with known keys.
+    Table {
+        /// What the table is about.
+        doc: &'static str,
+        /// Its keys.
+        fields: Vec<Field>,
+    },
+    /// A table whose keys the user chooses.
+    Map {
+        /// What the keys are.
+        key: &'static str,
+        /// What lies behind each.
+        value: Box<Schema>,
+    },
+    /// A list, which is always set as a whole.
+    List(Box<Schema>),
+    /// A pair, written as a list of two.
+    Pair(Box<(Schema, Schema)>),
+    /// A single value.
+    Scalar {
+        /// `string`, `boolean` or `integer`.
+        kind: &'static str,
+        /// What is accepted, as a noun.
+        what: &'static str,
+        /// All values there are, if few.
+        choices: Option<&'static [&'static str]>,
+    },
+}
+
+/// A key of a table.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// What it means.
+    pub doc: &'static str,
+    /// What may be written.
+    pub schema: Schema,
+    /// Its value where neither variant, host nor user says otherwise.
+    pub default: Option<Value>,
+    /// What computes it on the host while it is unset.
+    pub generated: Option<&'static str>,
+}
+
+/// A setting that the host computes while it is unset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generator {
+    /// The setting.
+    pub key: Key,
+    /// The name of what computes it; `settings-agent` knows it by that.
+    pub name: &'static str,
+}
+
+impl Schema {
+    /// The defaults of all settings below, as a tree.
+    pub fn defaults(&self) -> Value {
+        let mut tree = Map::new();
+        if let Self::Table { fields, .. } = self {
+            for field in fields {
+                let value = match &field.default {
+                    Some(value) => value.clone(),
+                    None => field.schema.defaults(),
+                };
+                if value.as_object().is_none_or(|table| !table.is_empty()) {
+                    tree.insert(field.name.to_string(), value);
+                }
+            }
+        }
+        Value::Object(tree)
+    }
+
+    /// The tables without any setting in them, those that the user names left
+    /// out. Templates can then ask for a setting without asking for its table.
+    pub fn skeleton(&self) -> Value {
+        let mut tree = Map::new();
+        if let Self::Table { fields, .. } = self {
+            for field in fields {
+                if matches!(field.schema, Self::Table { .. } | Self::Map { .. }) {
+                    tree.insert(field.name.to_string(), field.schema.skeleton());
+                }
+            }
+        }
+        Value::Object(tree)
+    }
+
+    /// All settings that the host computes while they are unset.
+    pub fn generators(&self) -> Vec<Generator> {
+        let mut found = Vec::new();
+        self.collect_generators(&mut Key::root(), &mut found);
+        found
+    }
+
+    fn collect_generators(&self, at: &mut Key, found: &mut Vec<Generator>) {
+        if let Self::Table { fields, .. } = self {
+            for field in fields {
+                at.push(field.name);
+                if let Some(name) = field.generated {
+                    found.push(Generator {
+                        key: at.clone(),
+                        name,
+                    });
+                }
+                field.schema.collect_generators(at, found);
+                at.pop();
+            }
+        }
+    }
+
+    /// True if `key` names a setting or a table that there can be.
+    pub fn knows(&self, key: &Key) -> bool {
+        let mut here = self;
+        for part in key.parts() {
+            here = match here {
+                Self::Table { fields, .. } => {
+                    match fields.iter().find(|field| field.name == part) {
+                        Some(field) => &field.schema,
+                        None => return false,
+                    }
+                }
+                Self::Map { value, .. } => value,
+                Self::List(_) | Self::Pair(_) | Self::Scalar { .. } => return false,
+            };
+        }
+        true
+    }
+
+    /// As a JSON Schema (draft 2020-12) of this place.
+    pub fn json_schema(&self) -> Value {
+        match self {
+            Self::Table { doc, fields } => {
+                let properties: Map<String, Value> = fields
+                    .iter()
+                    .map(|field| (field.name.to_string(), field.json_schema()))
+                    .collect();
+                json!({
+                    "type": "object",
+                    "description": doc.trim(),
+                    "properties": properties,
+                    "additionalProperties": false,
+                })
+            }
+            Self::Map { key, value } => json!({
+                "type": "object",
+                "description": format!("Keys: {key}."),
+                "additionalProperties": value.json_schema(),
+            }),
+            Self::List(item) => json!({ "type": "array", "items": item.json_schema() }),
+            Self::Pair(pair) => json!({
+                "type": "array",
+                "prefixItems": [pair.0.json_schema(), pair.1.json_schema()],
+                "items": false,
+                "minItems": 2,
+            }),
+            Self::Scalar {
+                kind,
+                what,
+                choices,
+            } => match choices {
+                Some(choices) => json!({ "enum": choices }),
+                None => json!({ "type": kind, "description": what }),
+            },
+        }
+    }
+}
+
+impl Field {
+    fn json_schema(&self) -> Value {
+        let mut schema = self.schema.json_schema();
+        if let Some(schema) = schema.as_object_mut() {
+            if !self.doc.trim().is_empty() {
+                schema.insert("description".into(), self.doc.trim().into());
+            }
+            if let Some(default) = &self.default {
+                schema.insert("default".into(), default.clone());
+            }
+        }
+        schema
+    }
+}
+
+impl<S: Scalar> Model for S {
+    fn read(value: &Value, at: &mut Key, faults: &mut Faults) -> Option<Self> {
+        S::check(value)
+            .map_err(|reason| faults.add(at, reason))
+            .ok()
+    }
+
+    fn write(&self) -> Value {
+        self.value()
+    }
+
+    fn schema() -> Schema {
+        Schema::Scalar {
+            kind: S::KIND,
+            what: S::WHAT,
+            choices: S::choices(),
+        }
+    }
+}
+
+impl<T: Model> Model for Vec<T> {
+    /// A list stands and falls as a whole, for half a list means something else.
+    fn read(value: &Value, at: &mut Key, faults: &mut Faults) -> Option<Self> {
+        let Some(items) = value.as_array() else {
+            faults.add(at, format!("expected a list, got {}", describe(value)));
+            return None;
+        };
+        let mut list = Vec::new();
+        for (n, item) in items.iter().enumerate() {
+            let mut inner = Faults::default();
+            match T::read(item, at, &mut inner) {
+                Some(item) if inner.is_empty() => list.push(item),
+                _ => {
+                    for fault in inner.iter() {
+                        faults.add(at, format!("item {}: {}", n + 1, fault.reason));
+                    }
+                }
+            }
+        }
+        (list.len() == items.len()).then_some(list)
+    }
+
+    fn write(&self) -> Value {
+        self.iter().map(Model::write).collect()
+    }
+
+    fn schema() -> Schema {
+        Schema::List(Box::new(T::schema()))
+    }
+}
+
+impl<A: Model, B: Model> Model for (A, B) {
+    fn read(value: &Value, at: &mut Key, faults: &mut Faults) -> Option<Self> {
+        match value.as_array().map(Vec::as_slice) {
+            Some([a, b]) => {
+                let a = A::read(a, at, faults);
+                let b = B::read(b, at, faults);
+                Some((a?, b?))
+            }
+            _ => {
+                faults.add(at, "expected a list of exactly two values");
+                None
+            }
+        }
+    }
+
+    fn write(&self) -> Value {
+        json!([self.0.write(), self.1.write()])
+    }
+
+    fn schema() -> Schema {
+        Schema::Pair(Box::new((A::schema(), B::schema())))
+    }
+}
+
+impl<K: MapKey, V: Model> Model for BTreeMap<K, V> {
+    fn read(value: &Value, at: &mut Key, faults: &mut Faults) -> Option<Self> {
+        let Some(table) = value.as_object() else {
+            faults.add(at, format!("expected a table, got {}", describe(value)));
+            return None;
+        };
+        let mut map = Self::new();
+        for (name, value) in table {
+            at.push(name);
+            match K::check(name) {
+                Some(key) => {
+                    if let Some(value) = V::read(value, at, faults) {
+                        map.insert(key, value);
+                    }
+                }
+                None => faults.add(at, format!("{name:?} is not {}", K::WHAT)),
+            }
+            at.pop();
+        }
+        Some(map)
+    }
+
+    fn write(&self) -> Value {
+        let entries = self
+            .iter()
+            .map(|(key, value)| (key.as_str().to_string(), value.write()));
+        Value::Object(
+            entries
+                .filter(|(_, value)| !is_empty_table(value))
+                .collect(),
+        )
+    }
+
+    fn schema() -> Schema {
+        Schema::Map {
+            key: K::WHAT,
+            value: Box::new(V::schema()),
+        }
+    }
+}
+
+/// Declares a table of settings: the struct, its reading and writing, its schema.
+///
+/// After the key come the field, its type, and, where there is one, `default`
+/// with a JSON value and `generated` with the name of a generator.
+macro_rules! group {
+    (
+        $(#[doc = $doc:literal])+
+        pub struct $name:ident {
+            $(
+                $(#[doc = $field_doc:literal])+
+                $key:literal => $field:ident: $type:ty
+                    $(, default $default:tt)? $(, generated $generated:literal)? ;
+            )*
+        }
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct $name {
+            $( $(#[doc = $field_doc])+ pub $field: Option<$type>, )*
+        }
+
+        impl $crate::Model for $name {
+            fn read(
+                value: &serde_json::Value,
+                at: &mut $crate::Key,
+                faults: &mut $crate::Faults,
+            ) -> Option<Self> {
+                let table = $crate::model::read_table(value, &[$($key),*], at, faults)?;
+                Some(Self {
+                    $( $field: $crate::model::read_field(table, $key, at, faults), )*
+                })
+            }
+
+            fn write(&self) -> serde_json::Value {
+                let mut table = serde_json::Map::new();
+                $( $crate::model::write_field(&mut table, $key, &self.$field); )*
+                serde_json::Value::Object(table)
+            }
+
+            fn schema() -> $crate::Schema {
+                $crate::Schema::Table {
+                    doc: concat!($($doc, "\n"),+),
+                    fields: vec![$(
+                        $crate::Field {
+                            name: $key,
+                            doc: concat!($($field_doc, "\n"),+),
+                            schema: <$type as $crate::Model>::schema(),
+                            default: $crate::model::group!(@default $($default)?),
+                            generated: $crate::model::group!(@generated $($generated)?),
+                        },
+                    )*],
+                }
+            }
+        }
+    };
+    (@default) => { None };
+    (@default $default:tt) => { Some(serde_json::json!($default)) };
+    (@generated) => { None };
+    (@generated $generated:literal) => { Some($generated) };
+}
+pub(crate) use group;
+
+/// The table at `at`, its unknown keys noted as faults.
+pub(crate) fn read_table<'v>(
+    value: &'v Value,
+    known: &[&'static str],
+    at: &mut Key,
+    faults: &mut Faults,
+) -> Option<&'v Map<String, Value>> {
+    let Some(table) = value.as_object() else {
+        faults.add(at, format!("expected a table, got {}", describe(value)));
+        return None;
+    };
+    for name in table.keys() {
+        if known.contains(&name.as_str()) {
+            continue;
+        }
+        let reason = match nearest(name, known.iter().copied()) {
+            Some(meant) => format!("unknown key; did you mean {}?", at.child(meant)),
+            None => "unknown key".to_string(),
+        };
+        faults.add(&at.child(name), reason);
+    }
+    Some(table)
+}
+
+pub(crate) fn read_field<T: Model>(
+    table: &Map<String, Value>,
+    name: &str,
+    at: &mut Key,
+    faults: &mut Faults,
+) -> Option<T> {
+    let value = table.get(name)?;
+    at.push(name);
+    let read = T::read(value, at, faults);
+    at.pop();
+    read
+}
+
+pub(crate) fn write_field<T: Model>(table: &mut Map<String, Value>, name: &str, field: &Option<T>) {
+    if let Some(field) = field {
+        let value = field.write();
+        if !is_empty_table(&value) {
+            table.insert(name.to_string(), value);
+        }
+    }
+}
+
+fn is_empty_table(value: &Value) -> bool {
+    value.as_object().is_some_and(Map::is_empty)
+}
+
+/// A value in the words of an error message. Texts are not repeated: they may
+/// be secrets.
+pub(crate) fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null, which is no value (use unset to remove a setting)".into(),
+        Value::Bool(flag) => format!("the boolean {flag}"),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(_) => "a string".into(),
+        Value::Array(_) => "a list".into(),
+        Value::Object(_) => "a table".into(),
+    }
+}
