@@ -1,0 +1,799 @@
+//! A virtual machine: how it is put together, and what can be done with it.
+
+use crate::accel::Acceleration;
+use crate::console::{Follower, Line};
+use crate::emulator::{Emulator, IMAGE, RUN, Start};
+use crate::qmp::{Event, Qmp};
+use crate::services::{self, Services};
+use crate::{process, socket};
+use anyhow::{Context, Result, bail};
+use sandbox::{Network, SandboxChild};
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// TCP port of the dev door inside the guest.
+pub const DOOR_PORT: u16 = 7274;
+/// The emulator's program.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
+
+const CONSOLE: &str = "console.log";
+const CONTROL: &str = "qmp.sock";
+const API: &str = "api.sock";
+
+/// How often the console is looked at.
+const CONSOLE_PERIOD: Duration = Duration::from_millis(20);
+/// How long the emulator may take until it listens.
+const START_TIME: Duration = Duration::from_secs(60);
+/// A wait gives up when the clock has gone on this many times further than the
+/// processor seconds it was given: then the guest sleeps and nothing will come.
+const WALL_FACTOR: f64 = 6.0;
+
+/// What the machine boots from.
+#[derive(Clone, Debug)]
+pub enum Disk {
+    /// The image's own disk, below a layer of the run's folder that takes the
+    /// writes; a size in bytes makes the machine see a bigger disk.
+    Overlay {
+        /// Size of the disk that the machine sees.
+        size: Option<u64>,
+    },
+    /// A raw file in the run's folder, by name.
+    Raw(String),
+    /// A raw file in the run's folder, each write to which is also recorded in a
+    /// second file that [`write_log`](crate::write_log) reads.
+    Recorded {
+        /// Name of the raw file.
+        disk: String,
+        /// Name of the log.
+        log: String,
+    },
+}
+
+/// What the machine's network card leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// A network of its own, on which only the test's services answer.
+    Isolated,
+    /// Everything that the workstation reaches.
+    Workstation,
+}
+
+impl Reach {
+    /// One line for people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Isolated => "the emulator's user network, isolated from the workstation's",
+            Self::Workstation => "the emulator's user network, through the workstation's",
+        }
+    }
+}
+
+/// A machine to be started. Fields may be set freely before [`start`](Self::start).
+#[derive(Clone, Debug)]
+pub struct Builder {
+    /// Folder of the image: `disk.img` and what lies beside it.
+    pub image: PathBuf,
+    /// Folder that takes the machine's files: console, sockets, disks.
+    pub run: PathBuf,
+    /// The store of firmware variables; made by [`crate::firmware`]. A copy of it
+    /// is written to, unless the run's folder has one already.
+    pub variables: PathBuf,
+    /// How the guest's instructions are executed.
+    pub acceleration: Acceleration,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// Number of processors.
+    pub cpus: u32,
+    /// What the machine boots from.
+    pub disk: Disk,
+    /// Further disks: raw files in the run's folder, by name.
+    pub extra_disks: Vec<String>,
+    /// What its network card leads to.
+    pub reach: Reach,
+    /// User data, given to the guest by the firmware's configuration device.
+    pub user_data: Option<Vec<u8>>,
+    /// What answers on the network: used with [`Reach::Isolated`].
+    pub services: Services,
+    /// The program that runs [`services`] when given its arguments; see
+    /// [`services::run`].
+    pub helper: Vec<OsString>,
+    /// Start from the state that [`Machine::save`] left in the run's folder.
+    pub restore: bool,
+}
+
+impl Builder {
+    /// A machine with 2 GiB of memory and two processors that boots `image`.
+    pub fn new(image: &Path, run: &Path, variables: &Path, acceleration: Acceleration) -> Self {
+        Self {
+            image: image.to_path_buf(),
+            run: run.to_path_buf(),
+            variables: variables.to_path_buf(),
+            acceleration,
+            memory: 2048,
+            cpus: 2,
+            disk: Disk::Overlay { size: None },
+            extra_disks: Vec::new(),
+            reach: Reach::Isolated,
+            user_data: None,
+            services: Services::default(),
+            helper: services::helper_of_this_program(),
+            restore: false,
+        }
+    }
+
+    /// Powers the machine on.
+    pub fn start(&self, emulator: &Emulator) -> Result<Machine> {
+        fs::create_dir_all(&self.run)
+            .with_context(|| format!("cannot create {}", self.run.display()))?;
+        for name in [CONTROL, API] {
+            remove_if_there(&self.run.join(name))?;
+        }
+        self.prepare_files(emulator)?;
+        let started = Instant::now();
+        let image = self
+            .image
+            .canonicalize()
+            .with_context(|| format!("cannot find the image's folder {}", self.image.display()))?;
+        let mut child = emulator.spawn(Start {
+            folder: &self.run,
+            readable: &[(&image, IMAGE)],
+            devices: self.acceleration.devices(),
+            network: match self.reach {
+                Reach::Isolated => Network::Own,
+                Reach::Workstation => Network::Host,
+            },
+            program: QEMU,
+            arguments: self.arguments(emulator)?,
+        })?;
+        let shared = Arc::new(Shared::default());
+        let qmp = connect(&mut child, &self.run, &shared)?;
+        let pid =
+            process::find_below(child.pid().unsigned_abs(), "qemu-system").with_context(|| {
+                format!(
+                    "cannot find the emulator among the processes below {}",
+                    child.pid()
+                )
+            })?;
+        let follower = Follower::open(&self.run.join(CONSOLE))
+            .with_context(|| format!("cannot read {}", self.run.join(CONSOLE).display()))?;
+        let watcher = {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new()
+                .name("console".to_string())
+                .spawn(move || watch(follower, pid, started, &shared))
+                .context("cannot start the thread that watches the console")?
+        };
+        let mut machine = Machine {
+            child,
+            qmp,
+            shared,
+            watcher: Some(watcher),
+            run: self.run.clone(),
+            cursor: 0,
+            services: None,
+        };
+        let port = match self.reach {
+            Reach::Isolated => DOOR_PORT,
+            Reach::Workstation => machine.forwarded_port()?,
+        };
+        machine.services = Some(services::start(&services::Start {
+            helper: &self.helper,
+            join: (self.reach == Reach::Isolated).then_some(pid),
+            folder: &self.run,
+            api_socket: &self.run.join(API),
+            api_port: port,
+            services: &self.services,
+        })?);
+        if self.restore {
+            machine.qmp.execute(
+                "migrate-incoming",
+                json!({"uri": format!("file:{RUN}/{STATE}")}),
+            )?;
+            machine.wait_for_migration()?;
+            machine.qmp.execute("cont", json!({}))?;
+        }
+        Ok(machine)
+    }
+
+    /// Makes the files that the machine's devices need.
+    fn prepare_files(&self, emulator: &Emulator) -> Result<()> {
+        let variables = self.run.join(VARIABLES);
+        if !variables.exists() {
+            fs::copy(&self.variables, &variables).with_context(|| {
+                format!(
+                    "cannot copy {} to {}",
+                    self.variables.display(),
+                    variables.display()
+                )
+            })?;
+        }
+        let console = self.run.join(CONSOLE);
+        fs::write(&console, b"").with_context(|| format!("cannot write {}", console.display()))?;
+        if let Some(user_data) = &self.user_data {
+            let path = self.run.join(USER_DATA);
+            fs::write(&path, user_data)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        match &self.disk {
+            Disk::Overlay { size } => {
+                if !self.run.join(OVERLAY).exists() {
+                    let size = size.map(|size| size.to_string());
+                    let backing = format!("{IMAGE}/disk.img");
+                    let mut arguments = vec![
+                        "create", "-q", "-f", "qcow2", "-F", "raw", "-b", &backing, OVERLAY,
+                    ];
+                    arguments.extend(size.as_deref());
+                    let image = self.image.canonicalize().with_context(|| {
+                        format!("cannot find the image's folder {}", self.image.display())
+                    })?;
+                    emulator.run_with(&self.run, &[(&image, IMAGE)], "qemu-img", &arguments)?;
+                }
+            }
+            Disk::Raw(_) => {}
+            Disk::Recorded { log, .. } => {
+                let path = self.run.join(log);
+                fs::write(&path, b"")
+                    .with_context(|| format!("cannot create {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn arguments(&self, emulator: &Emulator) -> Result<Vec<OsString>> {
+        let code = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
+        emulator.file(code)?;
+        let mut arguments = Arguments::default();
+        arguments.flag("-nodefaults").flag("-no-user-config");
+        arguments
+            .option("-name", "bulkhead")
+            .option("-display", "none");
+        arguments.option("-machine", "q35,smm=on");
+        for argument in self.acceleration.arguments() {
+            arguments.flag(argument);
+        }
+        arguments.option("-smp", self.cpus.to_string());
+        arguments.option("-m", format!("{}M", self.memory));
+        // The firmware keeps its variables where only its own code, running in
+        // system management mode, can write: without that Secure Boot is a show.
+        arguments.option("-global", "driver=cfi.pflash01,property=secure,value=on");
+        arguments.option(
+            "-drive",
+            format!("if=pflash,unit=0,format=raw,readonly=on,file={code}"),
+        );
+        arguments.option(
+            "-drive",
+            format!("if=pflash,unit=1,format=raw,file={RUN}/{VARIABLES}"),
+        );
+        arguments.option(
+            "-chardev",
+            format!("file,id=console,path={RUN}/{CONSOLE},append=on"),
+        );
+        arguments.option("-serial", "chardev:console");
+        arguments.option(
+            "-chardev",
+            format!("socket,id=control,path={RUN}/{CONTROL},server=on,wait=off"),
+        );
+        arguments.option("-mon", "chardev=control,mode=control");
+        arguments.option("-device", "virtio-rng-pci");
+        // The emulator's own cache must pass flushes on, or a power cut could not
+        // be told from a clean end.
+        match &self.disk {
+            Disk::Overlay { .. } => {
+                arguments.drive(
+                    "disk",
+                    &format!("driver=qcow2,file.driver=file,file.filename={RUN}/{OVERLAY}"),
+                );
+            }
+            Disk::Raw(name) => {
+                arguments.drive(
+                    "disk",
+                    &format!("driver=raw,file.driver=file,file.filename={RUN}/{name}"),
+                );
+            }
+            Disk::Recorded { disk, log } => {
+                arguments.drive(
+                    "disk",
+                    &format!(
+                        "driver=blklogwrites,log-sector-size=512,log-super-update-interval=1,\
+                     file.driver=raw,file.file.driver=file,file.file.filename={RUN}/{disk},\
+                     log.driver=file,log.filename={RUN}/{log}"
+                    ),
+                );
+            }
+        }
+        arguments.option("-device", "virtio-blk-pci,drive=disk,bootindex=0");
+        for (index, name) in self.extra_disks.iter().enumerate() {
+            let id = format!("extra{index}");
+            arguments.drive(
+                &id,
+                &format!("driver=raw,file.driver=file,file.filename={RUN}/{name}"),
+            );
+            arguments.option("-device", format!("virtio-blk-pci,drive={id}"));
+        }
+        let forward = match self.reach {
+            Reach::Isolated => format!("tcp:127.0.0.1:{DOOR_PORT}-:{DOOR_PORT}"),
+            // Any free port; which one is asked for later.
+            Reach::Workstation => format!("tcp:127.0.0.1:0-:{DOOR_PORT}"),
+        };
+        arguments.option("-netdev", format!("user,id=net,hostfwd={forward}"));
+        // No boot from the network, so no option ROM that the firmware would load.
+        arguments.option("-device", "virtio-net-pci,netdev=net,romfile=");
+        if self.user_data.is_some() {
+            arguments.option(
+                "-fw_cfg",
+                format!("name=opt/bulkhead/user-data,file={RUN}/{USER_DATA}"),
+            );
+        }
+        if self.restore {
+            arguments.option("-incoming", "defer");
+        }
+        Ok(arguments.0)
+    }
+}
+
+const VARIABLES: &str = "variables.fd";
+const OVERLAY: &str = "disk.qcow2";
+const USER_DATA: &str = "user-data";
+const STATE: &str = "machine.state";
+
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn flag(&mut self, argument: impl Into<OsString>) -> &mut Self {
+        self.0.push(argument.into());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
+        self.flag(name).flag(value)
+    }
+
+    fn drive(&mut self, id: &str, driver: &str) -> &mut Self {
+        self.option(
+            "-blockdev",
+            format!("node-name={id},discard=unmap,{driver}"),
+        )
+    }
+}
+
+/// What the threads that watch the machine have seen.
+#[derive(Debug, Default)]
+struct Shared {
+    seen: Mutex<Seen>,
+    changed: Condvar,
+    stop: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    lines: Vec<Line>,
+    partial: String,
+    cpu: f64,
+    wall: f64,
+    resets: u32,
+    shutdown: Option<String>,
+    ended: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        // The state is valid after each single change, so a panic of another
+        // thread while it held the lock does not spoil it.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Follows the console until the emulator ends.
+fn watch(mut follower: Follower, pid: u32, started: Instant, shared: &Shared) {
+    loop {
+        // Asked for before the console is read, so that what a process wrote
+        // before it ended is read in the last round.
+        let stopping = shared.stop.load(Ordering::Acquire);
+        let cpu = process::cpu_seconds(pid);
+        let wall = started.elapsed().as_secs_f64();
+        let mut seen = shared.lock();
+        let cpu_now = cpu.unwrap_or(seen.cpu).max(seen.cpu);
+        let lines = &mut seen.lines;
+        // A console that cannot be read ends here like one whose emulator ended:
+        // whoever waits for a line is told that none came.
+        let read = follower.poll(|text| {
+            lines.push(Line {
+                text,
+                cpu: cpu_now,
+                wall,
+            })
+        });
+        seen.partial = follower.partial();
+        seen.cpu = cpu_now;
+        seen.wall = wall;
+        let ended = cpu.is_none() || stopping || read.is_err();
+        seen.ended |= ended;
+        drop(seen);
+        shared.changed.notify_all();
+        if ended {
+            return;
+        }
+        thread::sleep(CONSOLE_PERIOD);
+    }
+}
+
+fn connect(child: &mut SandboxChild, run: &Path, shared: &Arc<Shared>) -> Result<Qmp> {
+    let started = Instant::now();
+    let stream = loop {
+        if let Ok(stream) = socket::connect(&run.join(CONTROL)) {
+            break stream;
+        }
+        if let Some(status) = child
+            .try_wait()
+            .context("cannot ask for the emulator's state")?
+        {
+            bail!("the emulator did not start ({status}): {}", last_words(run));
+        }
+        if started.elapsed() > START_TIME {
+            bail!(
+                "the emulator did not listen at {}: {}",
+                run.join(CONTROL).display(),
+                last_words(run)
+            );
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    let shared = Arc::clone(shared);
+    Qmp::start(stream, move |event| {
+        let mut seen = shared.lock();
+        match event {
+            Event::Reset => seen.resets += 1,
+            Event::Shutdown(reason) => seen.shutdown = Some(reason),
+            Event::Other(_) => {}
+        }
+        drop(seen);
+        shared.changed.notify_all();
+    })
+}
+
+fn last_words(run: &Path) -> String {
+    let log = run.join(format!("{QEMU}.log"));
+    match fs::read_to_string(&log) {
+        Ok(text) if !text.trim().is_empty() => text.trim().to_string(),
+        _ => format!("it said nothing in {}", log.display()),
+    }
+}
+
+/// A machine that runs. Dropped, it is gone at once, as in a power cut.
+#[derive(Debug)]
+pub struct Machine {
+    child: SandboxChild,
+    qmp: Qmp,
+    shared: Arc<Shared>,
+    watcher: Option<thread::JoinHandle<()>>,
+    run: PathBuf,
+    /// Index of the first console line that no wait has passed yet.
+    cursor: usize,
+    services: Option<services::Running>,
+}
+
+/// What to wait for on the console, and for how long.
+#[derive(Clone, Debug)]
+pub struct Wait<'a> {
+    patterns: Vec<&'a str>,
+    budget: f64,
+    resets: bool,
+}
+
+impl<'a> Wait<'a> {
+    /// Wait for a line that contains `pattern`, for `budget` processor seconds of
+    /// the emulator.
+    pub fn line(pattern: &'a str, budget: f64) -> Self {
+        Self {
+            patterns: vec![pattern],
+            budget,
+            resets: false,
+        }
+    }
+
+    /// Be content with a line that contains `pattern`, too.
+    pub fn or(mut self, pattern: &'a str) -> Self {
+        self.patterns.push(pattern);
+        self
+    }
+
+    /// The machine may reset meanwhile; otherwise that ends the wait.
+    pub fn across_resets(mut self) -> Self {
+        self.resets = true;
+        self
+    }
+}
+
+impl Machine {
+    /// Waits for a line after those that earlier waits have passed.
+    pub fn wait(&mut self, wait: &Wait<'_>) -> Result<Line> {
+        let mut seen = self.shared.lock();
+        let (cpu_start, wall_start, resets) = (seen.cpu, Instant::now(), seen.resets);
+        let wall_budget = Duration::from_secs_f64(wait.budget * WALL_FACTOR);
+        let wanted = || wait.patterns.join("\" or \"");
+        loop {
+            let matches = |text: &str| wait.patterns.iter().any(|pattern| text.contains(pattern));
+            if let Some(offset) = seen.lines[self.cursor..]
+                .iter()
+                .position(|line| matches(&line.text))
+            {
+                self.cursor += offset + 1;
+                return Ok(seen.lines[self.cursor - 1].clone());
+            }
+            let failure = if seen.ended {
+                let reason = seen.shutdown.as_deref().unwrap_or("none");
+                Some(format!("the emulator ended (shutdown: {reason})"))
+            } else if !wait.resets && seen.resets > resets {
+                Some("the machine was reset".to_string())
+            } else if seen.cpu - cpu_start > wait.budget {
+                Some(format!("{:.0} CPU seconds have passed", wait.budget))
+            } else if wall_start.elapsed() > wall_budget {
+                Some(format!(
+                    "{:.0} seconds have passed",
+                    wall_budget.as_secs_f64()
+                ))
+            } else {
+                None
+            };
+            if let Some(failure) = failure {
+                bail!(
+                    "waited on the console for \"{}\", but {failure}; the last lines are:\n{}",
+                    wanted(),
+                    tail(&seen)
+                );
+            }
+            seen = self
+                .shared
+                .changed
+                .wait_timeout(seen, Duration::from_millis(200))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Waits for a line with `pattern` on a machine that must not reset meanwhile.
+    pub fn wait_for(&mut self, pattern: &str, budget: f64) -> Result<Line> {
+        self.wait(&Wait::line(pattern, budget))
+    }
+
+    /// Lets `budget` processor seconds pass at most until `check` is true, looking
+    /// after each 200 ms.
+    pub fn wait_until(
+        &self,
+        what: &str,
+        budget: f64,
+        mut check: impl FnMut() -> bool,
+    ) -> Result<()> {
+        let (cpu_start, started) = (self.cpu_seconds(), Instant::now());
+        while !check() {
+            if self.has_ended() {
+                bail!(
+                    "waited until {what}, but the emulator ended; the last lines are:\n{}",
+                    tail(&self.shared.lock())
+                );
+            }
+            let cpu = self.cpu_seconds() - cpu_start;
+            let wall = started.elapsed().as_secs_f64();
+            if cpu > budget || wall > budget * WALL_FACTOR {
+                bail!(
+                    "waited until {what}, but {cpu:.0} CPU seconds ({wall:.0} on the clock) have passed; the last lines are:\n{}",
+                    tail(&self.shared.lock())
+                );
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+
+    /// All console lines so far.
+    pub fn lines(&self) -> Vec<Line> {
+        self.shared.lock().lines.clone()
+    }
+
+    /// The console lines from the `from`th on, and what has come of the next one.
+    pub fn lines_from(&self, from: usize) -> (Vec<Line>, String) {
+        let seen = self.shared.lock();
+        (
+            seen.lines.get(from..).unwrap_or_default().to_vec(),
+            seen.partial.clone(),
+        )
+    }
+
+    /// Waits from here on for lines that are printed from now on.
+    pub fn skip_to_now(&mut self) {
+        self.cursor = self.shared.lock().lines.len();
+    }
+
+    /// Waits from here on consider the whole console again.
+    pub fn rewind(&mut self) {
+        self.cursor = 0;
+    }
+
+    /// How often the machine was reset.
+    pub fn resets(&self) -> u32 {
+        self.shared.lock().resets
+    }
+
+    /// Processor seconds that the emulator has used.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.shared.lock().cpu
+    }
+
+    /// Seconds on the clock since power-on.
+    pub fn wall_seconds(&self) -> f64 {
+        self.shared.lock().wall
+    }
+
+    /// True when the machine was powered off or its emulator ended.
+    pub fn has_ended(&self) -> bool {
+        self.shared.lock().ended
+    }
+
+    /// Where the guest's API is available on the workstation, when it has a dev door.
+    pub fn api_socket(&self) -> PathBuf {
+        self.run.join(API)
+    }
+
+    /// The console's file.
+    pub fn console_log(&self) -> PathBuf {
+        self.run.join(CONSOLE)
+    }
+
+    /// Asks the guest to power off, and waits until it has.
+    pub fn power_off(&mut self, budget: f64) -> Result<()> {
+        self.request_power_off()?;
+        self.wait_for_end(budget)
+    }
+
+    /// Presses the power button.
+    pub fn request_power_off(&mut self) -> Result<()> {
+        self.qmp.execute("system_powerdown", json!({})).map(drop)
+    }
+
+    /// Waits until the guest has powered the machine off.
+    pub fn wait_for_end(&mut self, budget: f64) -> Result<()> {
+        let (cpu_start, started) = (self.cpu_seconds(), Instant::now());
+        while !self.has_ended() {
+            if self.cpu_seconds() - cpu_start > budget
+                || started.elapsed().as_secs_f64() > budget * WALL_FACTOR
+            {
+                bail!(
+                    "the machine did not power off within {budget:.0} CPU seconds; the last lines are:\n{}",
+                    tail(&self.shared.lock())
+                );
+            }
+            thread::sleep(CONSOLE_PERIOD);
+        }
+        self.child.wait().context("cannot wait for the emulator")?;
+        Ok(())
+    }
+
+    /// Ends the emulator in an orderly way, without the guest's knowing.
+    pub fn quit(mut self) -> Result<()> {
+        // The connection may close before the answer is read.
+        if let Err(error) = self.qmp.execute("quit", json!({}))
+            && !self.has_ended()
+            && self.child.try_wait().ok().flatten().is_none()
+        {
+            return Err(error);
+        }
+        self.child.wait().context("cannot wait for the emulator")?;
+        Ok(())
+    }
+
+    /// Cuts the power: the emulator is killed.
+    pub fn cut_power(mut self) {
+        self.child.kill();
+    }
+
+    /// Presses the reset button.
+    pub fn reset(&mut self) -> Result<()> {
+        self.qmp.execute("system_reset", json!({})).map(drop)
+    }
+
+    /// Stops the machine and writes its state into the run's folder, from which
+    /// [`Builder::restore`] goes on. The disks belong to the state: whoever copies
+    /// the folder has a machine of its own.
+    pub fn save(mut self) -> Result<()> {
+        self.qmp.execute("stop", json!({}))?;
+        self.qmp.execute(
+            "migrate-set-parameters",
+            json!({"max-bandwidth": 8_u64 << 30}),
+        )?;
+        self.qmp
+            .execute("migrate", json!({"uri": format!("file:{RUN}/{STATE}")}))?;
+        self.wait_for_migration()?;
+        self.quit()
+    }
+
+    fn wait_for_migration(&mut self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let answer = self.qmp.execute("query-migrate", json!({}))?;
+            match answer.get("status").and_then(Value::as_str) {
+                Some("completed") => return Ok(()),
+                Some("failed") => bail!("the machine's state could not be moved: {answer}"),
+                _ if started.elapsed() > START_TIME * 5 => {
+                    bail!("the machine's state took too long to be moved: {answer}")
+                }
+                _ => thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
+    /// The port of the workstation that leads to the guest's dev door.
+    fn forwarded_port(&mut self) -> Result<u16> {
+        let answer = self.qmp.execute(
+            "human-monitor-command",
+            json!({"command-line": "info usernet"}),
+        )?;
+        let text = answer.as_str().unwrap_or_default();
+        parse_forwarded_port(text)
+            .with_context(|| format!("the emulator names no forwarded port: {text}"))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.child.kill();
+        self.shared.stop.store(true, Ordering::Release);
+        if let Some(watcher) = self.watcher.take() {
+            let _ = watcher.join();
+        }
+    }
+}
+
+fn tail(seen: &Seen) -> String {
+    let start = seen.lines.len().saturating_sub(15);
+    let mut text: Vec<&str> = seen.lines[start..]
+        .iter()
+        .map(|line| line.text.as_str())
+        .collect();
+    if !seen.partial.is_empty() {
+        text.push(&seen.partial);
+    }
+    text.iter().map(|line| format!("    {line}\n")).collect()
+}
+
+/// Finds the port in the table that `info usernet` prints.
+fn parse_forwarded_port(text: &str) -> Option<u16> {
+    text.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        match fields[..] {
+            ["TCP[HOST_FORWARD]", _, _, port, ..] => port.parse().ok(),
+            _ => None,
+        }
+    })
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_forwarded_port() {
+        let table = "Hub -1 (net):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  TCP[HOST_FORWARD]  13       127.0.0.1 41641       10.0.2.15  7274     0     0\n";
+        assert_eq!(parse_forwarded_port(table), Some(41641));
+        assert_eq!(parse_forwarded_port(""), None);
+        assert_eq!(
+            parse_forwarded_port("  TCP[HOST_FORWARD]  13       127.0.0.1 x"),
+            None
+        );
+    }
+}

@@ -1,0 +1,360 @@
+//! What answers beside the machine: the guest's API as a Unix socket on the
+//! workstation, and the servers of a test's own network.
+//!
+//! They run in a helper, the tool itself started once more, because a process has
+//! to be single-threaded to enter the network namespace that the emulator lives
+//! in. Folders stay the workstation's there, so the API's socket is simply a file.
+//! The helper ends with its standard input, that is with whoever started it.
+
+use crate::socket;
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CloneFlags, setns};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The argument by which the tool's `main` knows that it is the helper: everything
+/// after it goes to [`run`].
+pub const HELPER_ARGUMENT: &str = "vm-services";
+
+/// What the time server writes a line to for each answer, in the run's folder.
+pub const NTP_LOG: &str = "ntp.log";
+
+const READY: &str = "ready";
+
+/// The servers of a test's own network. The guest reaches them at 10.0.2.2.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Services {
+    /// A time server whose clock is this many seconds ahead.
+    pub ntp: Option<i64>,
+}
+
+/// The command line that runs the helper when the program's `main` passes
+/// [`HELPER_ARGUMENT`] on to [`run`].
+pub(crate) fn helper_of_this_program() -> Vec<OsString> {
+    vec!["/proc/self/exe".into(), HELPER_ARGUMENT.into()]
+}
+
+/// How the helper is started.
+pub(crate) struct Start<'a> {
+    pub(crate) helper: &'a [OsString],
+    /// Process whose network namespace is entered.
+    pub(crate) join: Option<u32>,
+    pub(crate) folder: &'a Path,
+    pub(crate) api_socket: &'a Path,
+    pub(crate) api_port: u16,
+    pub(crate) services: &'a Services,
+}
+
+/// The helper while it runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        // It ends by itself; killing it only makes that certain.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts the helper and waits until everything in it listens.
+pub(crate) fn start(start: &Start<'_>) -> Result<Running> {
+    let [program, arguments @ ..] = start.helper else {
+        bail!("there is no program to run the machine's services with");
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).arg("--api").arg(start.api_socket);
+    command.arg("--port").arg(start.api_port.to_string());
+    if let Some(pid) = start.join {
+        command.arg("--join").arg(pid.to_string());
+    }
+    if let Some(ahead) = start.services.ntp {
+        command.arg("--ntp").arg(ahead.to_string());
+        command.arg("--ntp-log").arg(start.folder.join(NTP_LOG));
+    }
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start the helper that runs the machine's services")?;
+    let stdin = child.stdin.take();
+    let stdout = child
+        .stdout
+        .take()
+        .context("the helper has no standard output")?;
+    let stderr = child
+        .stderr
+        .take()
+        .context("the helper has no standard error")?;
+    let mut running = Running { child, stdin };
+    let mut line = String::new();
+    BufReader::new(stdout)
+        .read_line(&mut line)
+        .context("cannot read from the helper that runs the machine's services")?;
+    if line.trim_end() != READY {
+        drop(running.stdin.take());
+        let mut text = String::new();
+        BufReader::new(stderr)
+            .read_to_string(&mut text)
+            .context("cannot read why the machine's services did not start")?;
+        return Err(anyhow!(
+            "the machine's services did not start: {}",
+            text.trim()
+        ));
+    }
+    Ok(running)
+}
+
+/// What the helper's command line asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Request {
+    join: Option<u32>,
+    api: Option<PathBuf>,
+    port: Option<u16>,
+    ntp: Option<i64>,
+    ntp_log: Option<PathBuf>,
+}
+
+impl Request {
+    fn parse(arguments: &[OsString]) -> Result<Self> {
+        fn number<T: std::str::FromStr>(name: &OsStr, value: &OsStr) -> Result<Option<T>> {
+            match value.to_str().and_then(|value| value.parse().ok()) {
+                Some(number) => Ok(Some(number)),
+                None => bail!("{} {} is not a number", name.display(), value.display()),
+            }
+        }
+        let mut request = Self::default();
+        for pair in arguments.chunks(2) {
+            let [name, value] = pair else {
+                bail!("{} has no value", pair[0].display());
+            };
+            match name.to_str() {
+                Some("--join") => request.join = number(name, value)?,
+                Some("--api") => request.api = Some(value.into()),
+                Some("--port") => request.port = number(name, value)?,
+                Some("--ntp") => request.ntp = number(name, value)?,
+                Some("--ntp-log") => request.ntp_log = Some(value.into()),
+                _ => bail!("unknown argument {}", name.display()),
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// The helper: enters the namespace, listens, says so, and serves until standard
+/// input ends. To be called before the program has started any thread.
+pub fn run(arguments: &[OsString]) -> Result<()> {
+    let request = Request::parse(arguments)?;
+    if let Some(pid) = request.join {
+        enter_network_of(pid)?;
+    }
+    if let (Some(path), Some(port)) = (&request.api, request.port) {
+        let listener = socket::listen(path)?;
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    // The client sees a failed connection end; there is nobody
+                    // else to tell.
+                    let _ = join_streams(client, target);
+                });
+            }
+        });
+    }
+    if let Some(ahead) = request.ntp {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, NTP_PORT))
+            .context("cannot bind the time server's port")?;
+        let mut log = match &request.ntp_log {
+            Some(path) => Some(
+                OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+                    .with_context(|| format!("cannot write {}", path.display()))?,
+            ),
+            None => None,
+        };
+        thread::spawn(move || serve_time(&socket, ahead, log.as_mut()));
+    }
+    println!("{READY}");
+    io::copy(&mut io::stdin(), &mut io::sink()).context("cannot read standard input")?;
+    Ok(())
+}
+
+fn enter_network_of(pid: u32) -> Result<()> {
+    let open = |kind: &str| {
+        let path = format!("/proc/{pid}/ns/{kind}");
+        File::open(&path).with_context(|| format!("cannot open {path}"))
+    };
+    // Both are opened first: after the first step /proc may look different.
+    let (user, net) = (open("user")?, open("net")?);
+    setns(user, CloneFlags::CLONE_NEWUSER)
+        .with_context(|| format!("cannot enter the user namespace of process {pid}"))?;
+    setns(net, CloneFlags::CLONE_NEWNET)
+        .with_context(|| format!("cannot enter the network namespace of process {pid}"))
+}
+
+/// Passes bytes both ways until both sides have ended.
+fn join_streams(client: UnixStream, target: SocketAddr) -> io::Result<()> {
+    let server = TcpStream::connect(target)?;
+    let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
+    let upward = thread::spawn(move || {
+        let result = io::copy(&mut from_client, &mut to_server);
+        // Fails when the other side is gone, which is what it would bring about.
+        let _ = to_server.shutdown(Shutdown::Write);
+        result
+    });
+    let (mut from_server, mut to_client) = (server, client);
+    let result = io::copy(&mut from_server, &mut to_client);
+    let _ = to_client.shutdown(Shutdown::Both);
+    let _ = from_server.shutdown(Shutdown::Both);
+    // A panic in the other thread would have been printed by it.
+    let _ = upward.join();
+    result.map(drop)
+}
+
+const NTP_PORT: u16 = 123;
+/// Seconds from 1900, where NTP begins to count, to 1970.
+const NTP_TO_UNIX: i64 = 2_208_988_800;
+
+fn serve_time(socket: &UdpSocket, ahead: i64, mut log: Option<&mut File>) {
+    let mut packet = [0; 512];
+    loop {
+        let Ok((length, client)) = socket.recv_from(&mut packet) else {
+            // An error report for an earlier answer; the socket goes on working,
+            // and if it does not this must not take all processor time.
+            thread::sleep(Duration::from_millis(10));
+            continue;
+        };
+        let Some(answer) = ntp_answer(&packet[..length], SystemTime::now(), ahead) else {
+            continue;
+        };
+        if socket.send_to(&answer, client).is_ok()
+            && let Some(log) = log.as_mut()
+        {
+            // The log is how a test learns of the answer; without it the test
+            // fails and names this file.
+            let _ = writeln!(log, "answered {client}");
+        }
+    }
+}
+
+/// The answer of RFC 5905 to a client's request; nothing when it is no request.
+fn ntp_answer(request: &[u8], now: SystemTime, ahead: i64) -> Option<[u8; 48]> {
+    const CLIENT: u8 = 3;
+    const SERVER: u8 = 4;
+    let request: &[u8; 48] = request.get(..48)?.try_into().ok()?;
+    let version = request[0] >> 3 & 7;
+    if request[0] & 7 != CLIENT || !(3..=4).contains(&version) {
+        return None;
+    }
+    let since = now.duration_since(UNIX_EPOCH).ok()?;
+    let seconds = i64::try_from(since.as_secs()).ok()? + NTP_TO_UNIX + ahead;
+    let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
+    let mut stamp = [0; 8];
+    // The era is not part of a time stamp: the number wraps in 2036.
+    stamp[..4].copy_from_slice(&(seconds as u32).to_be_bytes());
+    stamp[4..].copy_from_slice(&(fraction as u32).to_be_bytes());
+
+    let mut answer = [0; 48];
+    answer[0] = version << 3 | SERVER;
+    answer[1] = 1; // stratum: a primary server
+    answer[2] = request[2]; // poll interval
+    answer[3] = (-20_i8) as u8; // precision: a microsecond
+    answer[12..16].copy_from_slice(b"TEST");
+    answer[16..24].copy_from_slice(&stamp); // clock last set
+    answer[24..32].copy_from_slice(&request[40..48]); // client's time
+    answer[32..40].copy_from_slice(&stamp); // received
+    answer[40..48].copy_from_slice(&stamp); // sent
+    Some(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn parses_its_command_line() {
+        let parse = |text: &str| {
+            let arguments: Vec<OsString> = text.split(' ').map(OsString::from).collect();
+            Request::parse(&arguments)
+        };
+        let all = parse("--join 7 --api /a --port 80 --ntp -5 --ntp-log /l").unwrap();
+        let expected = Request {
+            join: Some(7),
+            api: Some("/a".into()),
+            port: Some(80),
+            ntp: Some(-5),
+            ntp_log: Some("/l".into()),
+        };
+        assert_eq!(all, expected);
+        for bad in ["--join", "--join x", "--port 70000", "--what 1"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn several_connections_are_passed_on_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let target = server.local_addr().unwrap();
+        let path = folder.path().join("api.sock");
+        let listener = socket::listen(&path).unwrap();
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                thread::spawn(move || join_streams(client, target));
+            }
+        });
+        let mut clients: Vec<UnixStream> =
+            (0..3).map(|_| socket::connect(&path).unwrap()).collect();
+        // The last one is served first: no connection waits for an earlier one.
+        for client in &mut clients {
+            client.write_all(b"ping").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+        }
+        let servers: Vec<TcpStream> = (0..3).map(|_| server.accept().unwrap().0).collect();
+        for mut stream in servers.into_iter().rev() {
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "ping");
+            stream.write_all(b"pong").unwrap();
+        }
+        for mut client in clients {
+            let mut text = String::new();
+            client.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "pong");
+        }
+    }
+
+    #[test]
+    fn answers_time_requests_only() {
+        let now = UNIX_EPOCH + Duration::from_millis(1_700_000_000_500);
+        let mut request = [0; 48];
+        request[0] = 4 << 3 | 3;
+        request[40..48].copy_from_slice(b"ORIGINAL");
+        let answer = ntp_answer(&request, now, 3600).unwrap();
+        assert_eq!(answer[0], 4 << 3 | 4);
+        assert_eq!(&answer[24..32], b"ORIGINAL");
+        let seconds = u32::from_be_bytes(answer[40..44].try_into().unwrap());
+        assert_eq!(i64::from(seconds), 1_700_000_000 + 3600 + NTP_TO_UNIX);
+        assert_eq!(answer[44..48], [0x80, 0, 0, 0]);
+        for (mode, version) in [(4, 4), (3, 1), (0, 4)] {
+            request[0] = version << 3 | mode;
+            assert_eq!(ntp_answer(&request, now, 0), None);
+        }
+        assert_eq!(ntp_answer(&[0; 47], now, 0), None);
+    }
+}
