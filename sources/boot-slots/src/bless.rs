@@ -1,0 +1,384 @@
+//! What lies on the EFI system partition, and renaming it.
+//!
+//! FAT has no atomic rename: a cut in the middle leaves the old name, the new
+//! one, both or neither. So nothing here remembers a state; every function looks
+//! at the names that are there and brings about the wanted ones, and can simply be
+//! called again. Callers mount the partition and pass its folder.
+//!
+//! Two names left by a cut share their clusters. Removing either would free what
+//! the other still points to, so a second name is never removed but set aside,
+//! under a name that the boot loader does not look at.
+
+use crate::entry::{Entry, Tries, is_version};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Where unified kernel images lie, below the partition's root.
+pub const FOLDER: &str = "EFI/Linux";
+
+/// What is appended to a name while its file is being written. The boot loader
+/// takes no notice of such files.
+const STAGED_SUFFIX: &str = ".new";
+
+/// Why an image could not be renamed or written.
+#[derive(Debug, thiserror::Error)]
+pub enum EspError {
+    /// The file system refused.
+    #[error("cannot {action} {path}", path = path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// There is no image of that version.
+    #[error("there is no unified kernel image of version {version} in {folder}", folder = folder.display())]
+    NoImage {
+        /// The version looked for.
+        version: String,
+        /// Where.
+        folder: PathBuf,
+    },
+    /// What was read back differs from what was written.
+    #[error("{path} does not hold what was written to it: the disk may be failing", path = path.display())]
+    Altered {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The text cannot be a version in a file name.
+    #[error("{0:?} cannot be the version of an image: use letters, digits, '.', '-', '~' and '^'")]
+    Version(String),
+}
+
+/// The images on the partition mounted at `esp`, in boot order. A missing folder
+/// holds none.
+pub fn list(esp: &Path) -> Result<Vec<Entry>, EspError> {
+    let folder = esp.join(FOLDER);
+    let failed = |source| EspError::Io {
+        action: "list",
+        path: folder.clone(),
+        source,
+    };
+    let files = match fs::read_dir(&folder) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut entries = Vec::new();
+    for file in files {
+        let name = file.map_err(failed)?.file_name();
+        entries.extend(name.to_str().and_then(Entry::parse));
+    }
+    entries.sort_by(Entry::boot_order);
+    Ok(entries)
+}
+
+/// Takes the counters from the image of `version`: it completed a boot.
+pub fn bless(esp: &Path, version: &str) -> Result<(), EspError> {
+    set_tries(esp, version, Tries::Blessed)
+}
+
+/// Puts the image of `version` behind all others: it failed too often.
+pub fn demote(esp: &Path, version: &str) -> Result<(), EspError> {
+    set_tries(esp, version, Tries::EXHAUSTED)
+}
+
+/// Gives the image of `version` its tries: it is the next to boot when it is the
+/// newest.
+pub fn activate(esp: &Path, version: &str) -> Result<(), EspError> {
+    set_tries(esp, version, Tries::NEW)
+}
+
+/// Leaves exactly one image of `version`, with the counters `tries`.
+fn set_tries(esp: &Path, version: &str, tries: Tries) -> Result<(), EspError> {
+    let folder = esp.join(FOLDER);
+    let names: Vec<Entry> = list(esp)?
+        .into_iter()
+        .filter(|entry| entry.version == version)
+        .collect();
+    let Some(first) = names.first() else {
+        return Err(EspError::NoImage {
+            version: version.to_string(),
+            folder,
+        });
+    };
+    let wanted = first.with_tries(tries);
+    if !names.contains(&wanted) {
+        rename(&folder, &first.to_string(), &wanted.to_string())?;
+    }
+    let renamed = if names.contains(&wanted) {
+        &wanted
+    } else {
+        first
+    };
+    for second in names.iter().filter(|entry| *entry != renamed) {
+        rename(
+            &folder,
+            &second.to_string(),
+            &unused_aside_name(&folder, version),
+        )?;
+    }
+    sync_folder(&folder)
+}
+
+/// Writes the image of `version` beside the others without letting the boot
+/// loader see it, and compares what then lies on the disk with `image`.
+/// [`publish`] gives it its name.
+pub fn stage(esp: &Path, version: &str, image: &[u8]) -> Result<(), EspError> {
+    let folder = esp.join(FOLDER);
+    let path = staged_path(&folder, version)?;
+    let io = |action| {
+        let path = path.clone();
+        move |source| EspError::Io {
+            action,
+            path,
+            source,
+        }
+    };
+    fs::create_dir_all(&folder).map_err(io("make the folder of"))?;
+    let mut file = File::create(&path).map_err(io("create"))?;
+    file.write_all(image).map_err(io("write"))?;
+    file.sync_all().map_err(io("sync"))?;
+    drop(file);
+    sync_folder(&folder)?;
+    if holds(&path, image).map_err(io("read back"))? {
+        Ok(())
+    } else {
+        Err(EspError::Altered { path })
+    }
+}
+
+/// Gives a staged image its name, exhausted, so that it does not boot before
+/// [`activate`] is called.
+pub fn publish(esp: &Path, version: &str) -> Result<(), EspError> {
+    let folder = esp.join(FOLDER);
+    let staged = staged_path(&folder, version)?;
+    if staged.exists() {
+        let entry = Entry::blessed(version).with_tries(Tries::EXHAUSTED);
+        rename(
+            &folder,
+            &format!("bulkhead_{version}{STAGED_SUFFIX}"),
+            &entry.to_string(),
+        )?;
+    }
+    set_tries(esp, version, Tries::EXHAUSTED)
+}
+
+/// Removes the image of `version`, staged or not.
+pub fn forget(esp: &Path, version: &str) -> Result<(), EspError> {
+    let folder = esp.join(FOLDER);
+    let staged = staged_path(&folder, version)?;
+    if staged.exists() {
+        remove(&staged)?;
+    }
+    match demote(esp, version) {
+        Ok(()) => {}
+        Err(EspError::NoImage { .. }) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let entry = Entry::blessed(version).with_tries(Tries::EXHAUSTED);
+    remove(&folder.join(entry.to_string()))?;
+    sync_folder(&folder)
+}
+
+fn unused_aside_name(folder: &Path, version: &str) -> String {
+    let mut names = (1..).map(|number| format!("bulkhead_{version}.aside-{number}"));
+    let unused = names.find(|name| !folder.join(name).exists());
+    unused.expect("a folder has fewer files than there are numbers")
+}
+
+fn staged_path(folder: &Path, version: &str) -> Result<PathBuf, EspError> {
+    if is_version(version) {
+        Ok(folder.join(format!("bulkhead_{version}{STAGED_SUFFIX}")))
+    } else {
+        Err(EspError::Version(version.to_string()))
+    }
+}
+
+fn holds(path: &Path, expected: &[u8]) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 1024 * 1024];
+    let mut rest = expected;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(rest.is_empty()),
+            count => match rest.strip_prefix(&buffer[..count]) {
+                Some(after) => rest = after,
+                None => return Ok(false),
+            },
+        }
+    }
+}
+
+fn rename(folder: &Path, from: &str, to: &str) -> Result<(), EspError> {
+    let from = folder.join(from);
+    fs::rename(&from, folder.join(to)).map_err(|source| EspError::Io {
+        action: "rename",
+        path: from,
+        source,
+    })?;
+    sync_folder(folder)
+}
+
+fn remove(path: &Path) -> Result<(), EspError> {
+    fs::remove_file(path).map_err(|source| EspError::Io {
+        action: "remove",
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+fn sync_folder(folder: &Path) -> Result<(), EspError> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| EspError::Io {
+            action: "sync",
+            path: folder.to_path_buf(),
+            source,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ESP with these files; the content of each is its first name.
+    fn esp(names: &[&str]) -> tempfile::TempDir {
+        let esp = tempfile::tempdir().unwrap();
+        let folder = esp.path().join(FOLDER);
+        fs::create_dir_all(&folder).unwrap();
+        for name in names {
+            fs::write(folder.join(name), name).unwrap();
+        }
+        esp
+    }
+
+    fn names(esp: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(esp.join(FOLDER))
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Each row: names before, what is done to version 2, names after.
+    #[test]
+    fn renames_whatever_a_cut_left() {
+        type Action = fn(&Path, &str) -> Result<(), EspError>;
+        let other = "bulkhead_1.efi";
+        let rows: [(&[&str], Action, &[&str]); 10] = [
+            (
+                &["bulkhead_2+2-1.efi", other],
+                bless,
+                &[other, "bulkhead_2.efi"],
+            ),
+            (
+                &["bulkhead_2.efi", other],
+                bless,
+                &[other, "bulkhead_2.efi"],
+            ),
+            (
+                &["bulkhead_2+2-1.efi", "bulkhead_2.efi"],
+                bless,
+                &["bulkhead_2.aside-1", "bulkhead_2.efi"],
+            ),
+            (&["bulkhead_2+0-3.efi"], bless, &["bulkhead_2.efi"]),
+            (
+                &["bulkhead_2.efi", other],
+                demote,
+                &[other, "bulkhead_2+0-3.efi"],
+            ),
+            (
+                &["bulkhead_2.efi", "bulkhead_2+0-3.efi"],
+                demote,
+                &["bulkhead_2+0-3.efi", "bulkhead_2.aside-1"],
+            ),
+            (&["bulkhead_2+3.efi"], demote, &["bulkhead_2+0-3.efi"]),
+            (
+                &["bulkhead_2+0-3.efi", other],
+                activate,
+                &[other, "bulkhead_2+3.efi"],
+            ),
+            (&["bulkhead_2+3.efi"], activate, &["bulkhead_2+3.efi"]),
+            (
+                &[
+                    "bulkhead_2+3.efi",
+                    "bulkhead_2+2-1.efi",
+                    "bulkhead_2+0-3.efi",
+                    "note.txt",
+                ],
+                bless,
+                &[
+                    "bulkhead_2.aside-1",
+                    "bulkhead_2.aside-2",
+                    "bulkhead_2.efi",
+                    "note.txt",
+                ],
+            ),
+        ];
+        for (before, action, after) in rows {
+            let esp = esp(before);
+            action(esp.path(), "2").unwrap();
+            assert_eq!(names(esp.path()), after, "{before:?}");
+            action(esp.path(), "2").unwrap();
+            assert_eq!(names(esp.path()), after, "{before:?}, called again");
+        }
+    }
+
+    #[test]
+    fn a_missing_image_is_named() {
+        let esp = esp(&["bulkhead_1.efi"]);
+        let error = bless(esp.path(), "2").unwrap_err().to_string();
+        assert!(error.contains("version 2"), "{error}");
+        assert_eq!(names(esp.path()), ["bulkhead_1.efi"]);
+    }
+
+    #[test]
+    fn a_new_image_is_seen_by_the_boot_loader_only_when_published() {
+        let esp = esp(&["bulkhead_1.efi"]);
+        stage(esp.path(), "2", b"kernel").unwrap();
+        assert_eq!(list(esp.path()).unwrap(), [Entry::blessed("1")]);
+        publish(esp.path(), "2").unwrap();
+        publish(esp.path(), "2").unwrap();
+        assert_eq!(names(esp.path()), ["bulkhead_1.efi", "bulkhead_2+0-3.efi"]);
+        assert_eq!(list(esp.path()).unwrap()[0], Entry::blessed("1"));
+        activate(esp.path(), "2").unwrap();
+        assert_eq!(list(esp.path()).unwrap()[0].to_string(), "bulkhead_2+3.efi");
+        assert_eq!(
+            fs::read(esp.path().join(FOLDER).join("bulkhead_2+3.efi")).unwrap(),
+            b"kernel"
+        );
+        forget(esp.path(), "2").unwrap();
+        assert_eq!(names(esp.path()), ["bulkhead_1.efi"]);
+    }
+
+    #[test]
+    fn read_back_compares_everything() {
+        let esp = esp(&["a"]);
+        let path = esp.path().join(FOLDER).join("a");
+        for (content, expected, same) in [
+            (&b"abc"[..], &b"abc"[..], true),
+            (b"abc", b"abd", false),
+            (b"abc", b"abcd", false),
+            (b"abcd", b"abc", false),
+        ] {
+            fs::write(&path, content).unwrap();
+            assert_eq!(holds(&path, expected).unwrap(), same);
+        }
+    }
+
+    #[test]
+    fn versions_that_would_leave_the_folder_are_refused() {
+        let esp = esp(&[]);
+        for version in ["../x", "", "1+3", "a/b"] {
+            assert!(matches!(
+                stage(esp.path(), version, b""),
+                Err(EspError::Version(_))
+            ));
+        }
+    }
+}
