@@ -5,4 +5,6 @@
 //! namespaces in `sandbox`; the command line is the crate `bulkhead`.
 
 pub mod manifest;
+pub mod progress;
 pub mod project;
+pub mod signals;

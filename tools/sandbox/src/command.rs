@@ -1,7 +1,7 @@
 //! Commands in a sandbox: starting them, waiting for them, ending them.
 
 use crate::child::{self, FIRST_PRIVATE_FD, Message, Prepared};
-use crate::living::{Group, living};
+use crate::living::{Group, is_shut_down, living};
 use crate::plan::{self, c};
 use crate::why::{self, Switches};
 use crate::{Network, Sandbox, set_variable};
@@ -229,7 +229,7 @@ impl SandboxCommand {
         let group = Group::current();
         let pid = {
             let mut living = living();
-            if group.as_ref().is_some_and(Group::is_cancelled) {
+            if is_shut_down() || group.as_ref().is_some_and(Group::is_cancelled) {
                 bail!("the work that it belongs to was cancelled");
             }
             let share_network = self.sandbox.network == Network::Host;

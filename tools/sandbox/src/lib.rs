@@ -27,7 +27,7 @@ mod plan;
 mod why;
 
 pub use command::{Output, SandboxChild, SandboxCommand, Stdio};
-pub use living::{Group, GroupGuard, kill_all};
+pub use living::{Group, GroupGuard, shut_down};
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -22,6 +22,8 @@ thread_local! {
 /// reaping, so a pid in here is never another process's.
 static LIVING: Mutex<BTreeMap<i32, Option<Group>>> = Mutex::new(BTreeMap::new());
 
+static SHUT_DOWN: AtomicBool = AtomicBool::new(false);
+
 impl Group {
     /// A group with nothing in it.
     pub fn new() -> Self {
@@ -73,11 +75,19 @@ impl Drop for GroupGuard {
     }
 }
 
-/// Kills every sandbox that this process has started.
-pub fn kill_all() {
-    for pid in living().keys() {
+/// Kills every sandbox that this process has started; none can be started any
+/// more.
+pub fn shut_down() {
+    let living = living();
+    SHUT_DOWN.store(true, Ordering::SeqCst);
+    for pid in living.keys() {
         end(*pid);
     }
+}
+
+/// Whether [`shut_down`] was called.
+pub(crate) fn is_shut_down() -> bool {
+    SHUT_DOWN.load(Ordering::SeqCst)
 }
 
 /// The table, locked; no invariant spans a panic, so poison means nothing.
