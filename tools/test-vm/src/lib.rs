@@ -14,6 +14,7 @@
 mod accel;
 pub mod api;
 mod console;
+pub mod disk;
 mod emulator;
 pub mod firmware;
 mod machine;
