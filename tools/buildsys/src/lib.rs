@@ -4,6 +4,9 @@
 //! of Debian live in the crate `deb`, formats of the disk in `disk-image`,
 //! namespaces in `sandbox`; the command line is the crate `bulkhead`.
 
+pub mod check;
+pub mod rootfs;
+pub mod selinux;
 pub mod manifest;
 pub mod progress;
 pub mod project;

@@ -69,7 +69,9 @@ impl TryFrom<String> for ImagePath {
             || path.ends_with('/')
             || path.split('/').any(|part| matches!(part, "" | "." | ".."));
         if bad {
-            Err(format!("{path:?} is not a path inside the image: write it relative to /, without '..'"))
+            Err(format!(
+                "{path:?} is not a path inside the image: write it relative to /, without '..'"
+            ))
         } else {
             Ok(Self(path))
         }
@@ -399,19 +401,25 @@ impl Definitions {
     /// Reads and checks all definitions below `root`.
     pub fn load(root: &Path) -> Result<Self> {
         let definitions = Self {
-            packages: load_folder(&root.join("packages"), "package.toml", |m: &PackageManifest| {
-                &m.package.name
-            })?
+            packages: load_folder(
+                &root.join("packages"),
+                "package.toml",
+                |m: &PackageManifest| &m.package.name,
+            )?
             .into_iter()
             .map(|(name, (folder, manifest))| (name, Package { folder, manifest }))
             .collect(),
-            kits: load_folder(&root.join("kits"), "kit.toml", |m: &KitManifest| &m.kit.name)?
-                .into_iter()
-                .map(|(name, (_, manifest))| (name, manifest))
-                .collect(),
-            variants: load_folder(&root.join("variants"), "variant.toml", |m: &VariantManifest| {
-                &m.variant.name
+            kits: load_folder(&root.join("kits"), "kit.toml", |m: &KitManifest| {
+                &m.kit.name
             })?
+            .into_iter()
+            .map(|(name, (_, manifest))| (name, manifest))
+            .collect(),
+            variants: load_folder(
+                &root.join("variants"),
+                "variant.toml",
+                |m: &VariantManifest| &m.variant.name,
+            )?
             .into_iter()
             .map(|(name, (_, manifest))| (name, manifest))
             .collect(),
@@ -429,12 +437,17 @@ impl Definitions {
     /// The package called `name`, which [`load`](Self::load) has checked to exist
     /// when the name comes from a definition.
     pub fn package(&self, name: &Name) -> Result<&Package> {
-        self.packages.get(name).with_context(|| format!("there is no package {name} in packages/"))
+        self.packages
+            .get(name)
+            .with_context(|| format!("there is no package {name} in packages/"))
     }
 
     /// Names of all variants, dev twins included.
     pub fn variant_names(&self) -> Vec<String> {
-        self.variants.keys().flat_map(|name| [name.to_string(), format!("{name}{DEV_SUFFIX}")]).collect()
+        self.variants
+            .keys()
+            .flat_map(|name| [name.to_string(), format!("{name}{DEV_SUFFIX}")])
+            .collect()
     }
 
     /// The folder that a variant's `defaults` are relative to.
@@ -487,7 +500,10 @@ impl Definitions {
         for package in self.packages.values() {
             for required in &package.manifest.package.requires {
                 if !self.packages.contains_key(required) {
-                    bail!("packages/{}/package.toml requires {required}, but there is no such package", package.name());
+                    bail!(
+                        "packages/{}/package.toml requires {required}, but there is no such package",
+                        package.name()
+                    );
                 }
             }
         }
@@ -495,19 +511,25 @@ impl Definitions {
         for (name, kit) in &self.kits {
             for package in &kit.kit.packages {
                 if !self.packages.contains_key(package) {
-                    bail!("kits/{name}/kit.toml names the package {package}, but there is no such package");
+                    bail!(
+                        "kits/{name}/kit.toml names the package {package}, but there is no such package"
+                    );
                 }
             }
         }
         for (name, variant) in &self.variants {
             for kit in &variant.variant.kits {
                 if !self.kits.contains_key(kit) {
-                    bail!("variants/{name}/variant.toml names the kit {kit}, but there is no such kit");
+                    bail!(
+                        "variants/{name}/variant.toml names the kit {kit}, but there is no such kit"
+                    );
                 }
             }
             for package in &variant.variant.packages {
                 if !self.packages.contains_key(package) {
-                    bail!("variants/{name}/variant.toml names the package {package}, but there is no such package");
+                    bail!(
+                        "variants/{name}/variant.toml names the package {package}, but there is no such package"
+                    );
                 }
             }
         }
@@ -534,7 +556,10 @@ impl Definitions {
                     let mut cycle: Vec<String> =
                         path[start..].iter().map(|name| name.to_string()).collect();
                     cycle.push(name.to_string());
-                    bail!("packages require each other in a circle: {}", cycle.join(" → "));
+                    bail!(
+                        "packages require each other in a circle: {}",
+                        cycle.join(" → ")
+                    );
                 }
                 None => {}
             }
@@ -565,21 +590,35 @@ fn load_folder<M: serde::de::DeserializeOwned>(
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
-        Err(error) => return Err(error).with_context(|| format!("cannot list {}", folder.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot list {}", folder.display()));
+        }
     };
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot list {}", folder.display()))?;
         let path = entry.path().join(file);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => continue,
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
+                continue;
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
         };
         let manifest: M =
             toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
         let name = name_of(&manifest).clone();
         if entry.file_name() != name.as_str() {
-            bail!("{} says its name is {name}, but its folder has another name", path.display());
+            bail!(
+                "{} says its name is {name}, but its folder has another name",
+                path.display()
+            );
         }
         found.insert(name, (entry.path(), manifest));
     }
