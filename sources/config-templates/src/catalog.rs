@@ -1,0 +1,132 @@
+//! Which files there are.
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use settings::Key;
+use std::collections::BTreeSet;
+
+/// All rendered files of an image, as in `config-files.toml`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Catalog {
+    /// The files, in the order in which they are written.
+    #[serde(default, rename = "config-file")]
+    pub files: Vec<ConfigFile>,
+}
+
+/// One rendered file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ConfigFile {
+    /// Its name in the API.
+    pub name: String,
+    /// Where it lies, absolute.
+    pub path: String,
+    /// Where its template lies, absolute.
+    pub template: String,
+    /// Settings that the template reads, as keys or tables of keys.
+    pub settings: Vec<String>,
+    /// Units that are restarted when it has changed.
+    #[serde(default)]
+    pub restart: Vec<String>,
+    /// Units that are reloaded when it has changed, or restarted if they cannot.
+    #[serde(default)]
+    pub reload: Vec<String>,
+    /// What the text must parse as.
+    pub format: Format,
+    /// Permissions, in octal.
+    #[serde(default = "default_mode")]
+    pub mode: String,
+}
+
+fn default_mode() -> String {
+    "0644".to_string()
+}
+
+/// What a rendered text must parse as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// A TOML document.
+    Toml,
+    /// A JSON document.
+    Json,
+    /// `KEY=value` lines as systemd's `EnvironmentFile=` reads them.
+    Env,
+    /// Lines of text, without control characters.
+    Text,
+    /// Anything.
+    None,
+}
+
+impl Catalog {
+    /// Reads `config-files.toml` and checks what it says.
+    pub fn parse(text: &str) -> Result<Self> {
+        let catalog: Self = toml::from_str(text).context("parse the list of config files")?;
+        let mut names = BTreeSet::new();
+        let mut paths = BTreeSet::new();
+        for file in &catalog.files {
+            file.check()
+                .with_context(|| format!("config file {:?}", file.name))?;
+            ensure!(
+                names.insert(&file.name),
+                "two config files are named {:?}",
+                file.name
+            );
+            ensure!(
+                paths.insert(&file.path),
+                "two config files have the path {}",
+                file.path
+            );
+        }
+        Ok(catalog)
+    }
+
+    /// The files that read a setting which lies at, above or below one of `keys`.
+    pub fn affected_by<'c>(&'c self, keys: &'c [Key]) -> impl Iterator<Item = &'c ConfigFile> {
+        self.files
+            .iter()
+            .filter(|file| keys.iter().any(|key| file.reads(key)))
+    }
+}
+
+impl ConfigFile {
+    fn check(&self) -> Result<()> {
+        use settings::{Model, Settings};
+        for path in [&self.path, &self.template] {
+            ensure!(
+                path.starts_with('/') && !path.split('/').any(|part| part == ".."),
+                "{path:?} is not an absolute path without '..'"
+            );
+        }
+        let schema = Settings::schema();
+        for text in &self.settings {
+            let key: Key = text.parse()?;
+            ensure!(schema.knows(&key), "{key} is not a setting");
+        }
+        self.mode()?;
+        Ok(())
+    }
+
+    /// The permissions as a number.
+    pub fn mode(&self) -> Result<u32> {
+        let mode = u32::from_str_radix(&self.mode, 8).ok();
+        mode.filter(|mode| *mode <= 0o777).with_context(|| {
+            format!(
+                "mode {:?} is not an octal number up to 0777, such as \"0644\"",
+                self.mode
+            )
+        })
+    }
+
+    /// The settings that the template reads.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        // They were checked when the catalog was read.
+        self.settings.iter().filter_map(|text| text.parse().ok())
+    }
+
+    /// True if a change of `key` can change the file.
+    pub fn reads(&self, key: &Key) -> bool {
+        self.keys().any(|read| read.touches(key))
+    }
+}

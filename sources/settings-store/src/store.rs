@@ -1,0 +1,239 @@
+//! The store: layers of settings, transactions over them, commits to disk.
+
+use crate::disk::{self, State};
+use crate::files::Files;
+use crate::pending::{Change, Pending, Strength};
+use serde_json::Value;
+use settings::{Document, Faults, Key, Settings, limits};
+use std::collections::BTreeSet;
+
+/// Why the store refuses something.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The values do not fit the model.
+    #[error("{0}")]
+    Invalid(Faults),
+    /// No such setting exists.
+    #[error("{0} is not a setting")]
+    Unknown(Key),
+    /// The transaction's name cannot be used.
+    #[error("a transaction's name has 1 to 256 characters, none of them a control character")]
+    TransactionName,
+    /// Nothing is pending in the transaction.
+    #[error("transaction {0:?} holds no changes")]
+    NothingPending(String),
+    /// A generated value may not take the place of the user's.
+    #[error("{0} was set by the user; a weak value cannot replace it")]
+    Weakened(Key),
+    /// Too many transactions are open.
+    #[error("{limit} transactions are open already; commit or delete one of them")]
+    TooManyTransactions {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// Open transactions take up too much memory.
+    #[error("open transactions hold more than {limit} bytes; commit or delete one of them")]
+    PendingTooLarge {
+        /// How many bytes they may hold together.
+        limit: usize,
+    },
+    /// The settings would become too large to store.
+    #[error("the settings would take up more than {limit} bytes")]
+    TooLarge {
+        /// How large they may be.
+        limit: usize,
+    },
+    /// The disk failed.
+    #[error("cannot store the settings")]
+    Disk(#[source] std::io::Error),
+}
+
+/// The layers that settings come from, lowest first.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    /// From the image.
+    pub defaults: Document,
+    /// From the host.
+    pub generated: Document,
+    /// From the user.
+    pub user: Document,
+}
+
+impl Layers {
+    /// What holds: each layer over the one below.
+    pub fn effective(&self) -> Document {
+        let mut settings = self.defaults.clone();
+        settings.merge(&self.generated);
+        settings.merge(&self.user);
+        settings
+    }
+}
+
+/// A store that was just opened, and what was found wrong with it.
+#[derive(Debug)]
+pub struct Opened<F> {
+    /// The store, which is always usable.
+    pub store: Store<F>,
+    /// Damage that was passed over, for people.
+    pub complaints: Vec<String>,
+}
+
+/// Settings, their transactions and their place on disk.
+#[derive(Debug)]
+pub struct Store<F> {
+    files: F,
+    defaults: Document,
+    state: State,
+    current_is_good: bool,
+    pending: Pending,
+}
+
+impl<F: Files> Store<F> {
+    /// Opens the store that `files` hold. Damage never stops it.
+    pub fn open(files: F, defaults: Document) -> Opened<F> {
+        let loaded = disk::load(&files);
+        Opened {
+            store: Self {
+                files,
+                defaults,
+                state: loaded.state,
+                current_is_good: loaded.current_is_good,
+                pending: Pending::default(),
+            },
+            complaints: loaded.complaints,
+        }
+    }
+
+    /// The layers as they are committed.
+    pub fn layers(&self) -> Layers {
+        Layers {
+            defaults: self.defaults.clone(),
+            generated: self.state.generated.clone(),
+            user: self.state.user.clone(),
+        }
+    }
+
+    /// The settings that hold.
+    pub fn effective(&self) -> Document {
+        self.layers().effective()
+    }
+
+    /// Whether user data was looked at before.
+    pub fn user_data_done(&self) -> bool {
+        self.state.user_data_done
+    }
+
+    /// Adds a tree of values (without an outer `settings`) to a transaction.
+    pub fn set(&mut self, tx: &str, tree: &Value, strength: Strength) -> Result<(), Error> {
+        let values = Document::from_value(tree).map_err(Error::Invalid)?;
+        self.pending.set(tx, &values, strength)
+    }
+
+    /// Adds removals to a transaction.
+    pub fn unset(&mut self, tx: &str, keys: &[Key]) -> Result<(), Error> {
+        use settings::Model;
+        let schema = Settings::schema();
+        if let Some(unknown) = keys.iter().find(|key| !schema.knows(key)) {
+            return Err(Error::Unknown(unknown.clone()));
+        }
+        self.pending.unset(tx, keys)
+    }
+
+    /// The open transactions.
+    pub fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
+    /// Drops a transaction and says which keys it held.
+    pub fn drop_transaction(&mut self, tx: &str) -> Vec<Key> {
+        self.pending
+            .take(tx)
+            .map(|change| change.keys())
+            .unwrap_or_default()
+    }
+
+    /// Makes a transaction's changes durable and says which keys they touch. If
+    /// that fails, the transaction stays as it was.
+    pub fn commit(&mut self, tx: &str) -> Result<Vec<Key>, Error> {
+        let change = self
+            .pending
+            .take(tx)
+            .ok_or_else(|| Error::NothingPending(tx.to_string()))?;
+        match self.apply(&change) {
+            Ok(keys) => Ok(keys),
+            Err(error) => {
+                self.pending.restore(tx, change);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a change durable without a transaction; with `user_data_done` the
+    /// note that user data needs no second look becomes durable with it.
+    pub fn commit_first_boot(&mut self, change: &Change) -> Result<Vec<Key>, Error> {
+        let mut state = self.state.clone();
+        state.user_data_done = true;
+        self.apply_to(state, change)
+    }
+
+    /// Replaces what the host has generated, if it differs.
+    pub fn set_generated(&mut self, generated: Document) -> Result<(), Error> {
+        if generated == self.state.generated {
+            return Ok(());
+        }
+        let mut state = self.state.clone();
+        state.generated = generated;
+        self.save(state)
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<Vec<Key>, Error> {
+        self.apply_to(self.state.clone(), change)
+    }
+
+    fn apply_to(&mut self, mut state: State, change: &Change) -> Result<Vec<Key>, Error> {
+        let mut touched: BTreeSet<Key> = BTreeSet::new();
+        for key in &change.unset {
+            let removed = state.user.unset(key);
+            if removed.is_empty() {
+                touched.insert(key.clone());
+            }
+            touched.extend(removed);
+        }
+        let user_keys: BTreeSet<Key> = state.user.keys().into_iter().collect();
+        if let Some(key) = change
+            .weak
+            .keys()
+            .into_iter()
+            .find(|key| user_keys.contains(key))
+        {
+            return Err(Error::Weakened(key));
+        }
+        touched.extend(change.strong.keys());
+        touched.extend(change.weak.keys());
+        state.user.merge(&change.strong);
+        state.generated.merge(&change.weak);
+        for layer in [&state.user, &state.generated] {
+            // Two documents within the limits can exceed them together.
+            Document::from_value(&layer.to_value()).map_err(Error::Invalid)?;
+        }
+        self.save(state)?;
+        Ok(touched.into_iter().collect())
+    }
+
+    fn save(&mut self, state: State) -> Result<(), Error> {
+        let size = |document: &Document| document.to_value().to_string().len();
+        if size(&state.user) + size(&state.generated) > limits::DOCUMENT_BYTES {
+            return Err(Error::TooLarge {
+                limit: limits::DOCUMENT_BYTES,
+            });
+        }
+        if let Err(error) = disk::save(&self.files, &state, self.current_is_good) {
+            // Which names the files have now is uncertain; the disk says.
+            self.current_is_good = disk::load(&self.files).current_is_good;
+            return Err(Error::Disk(error));
+        }
+        self.current_is_good = true;
+        self.state = state;
+        Ok(())
+    }
+}
