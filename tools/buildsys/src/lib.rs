@@ -5,9 +5,10 @@
 //! namespaces in `sandbox`; the command line is the crate `bulkhead`.
 
 pub mod check;
-pub mod rootfs;
-pub mod selinux;
 pub mod manifest;
 pub mod progress;
 pub mod project;
+pub mod rootfs;
+pub mod selinux;
 pub mod signals;
+pub mod store;
