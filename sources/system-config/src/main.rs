@@ -1,3 +1,58 @@
-//! Storage, kernel and trust store configuration at boot.
+//! Configures the system around the services: storage before anything else
+//! can be written, host name, trust store and kernel lockdown once settings are
+//! known, and the judgement at the end whether this boot was a good one.
+//!
+//! One program with a subcommand per unit (`packages/host/units`), so that a
+//! boot brings one file into memory. Each subcommand is a module with a `run`;
+//! [`storage`] and [`health`] are the ones with something to decide. Settings
+//! reach them as files below `/etc` that the API server renders.
 
-fn main() {}
+mod ca_bundle;
+mod emergency;
+mod health;
+mod hostname;
+mod image;
+mod lockdown;
+mod storage;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "system-config", about = "Configures the system at boot")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Grow, make, repair and mount the state and data partitions
+    Storage,
+    /// Set the host name from /etc/hostname
+    Hostname,
+    /// Build the trust store from the system's certificates and settings
+    CaBundle,
+    /// Raise the kernel's lockdown level to the one in the settings
+    Lockdown,
+    /// Wait until the system is healthy, and keep its image
+    BlessBoot,
+    /// Give up on a boot that did not complete in time
+    BootDeadline,
+    /// Say why the system cannot start, and restart it
+    Emergency,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    sysutil::main_with("system-config", || match arguments.command {
+        Command::Storage => storage::run(),
+        Command::Hostname => hostname::run(),
+        Command::CaBundle => ca_bundle::run(),
+        Command::Lockdown => lockdown::run(),
+        Command::BlessBoot => health::bless_boot(),
+        Command::BootDeadline => health::boot_deadline(),
+        Command::Emergency => emergency::run(),
+    })
+}

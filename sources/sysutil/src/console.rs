@@ -12,13 +12,14 @@ const KERNEL_LOG: &str = "/dev/kmsg";
 /// What every line starts with.
 const PREFIX: &str = "bulkhead: ";
 
-/// Writes `bulkhead: LINE` at level "notice". Add no prefix yourself.
+/// Writes `bulkhead: LINE`; add no prefix yourself. The level is "error"
+/// whatever the line says, for a kernel started with `quiet` keeps everything
+/// below that from the console.
 pub fn say(line: &str) {
-    write(Path::new(KERNEL_LOG), 5, line);
+    write(Path::new(KERNEL_LOG), 3, line);
 }
 
-/// As [`say`] at level "critical", which a quiet console shows too: for what
-/// somebody has to see.
+/// As [`say`] at level "critical", by which the journal can find it.
 pub fn alarm(line: &str) {
     write(Path::new(KERNEL_LOG), 2, line);
 }
@@ -48,10 +49,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let log = folder.path().join("kmsg");
         std::fs::write(&log, "").expect("file");
-        write(&log, 5, "API ready");
+        write(&log, 3, "API ready");
         assert_eq!(
             std::fs::read_to_string(&log).expect("read"),
-            "<29>bulkhead: API ready\n"
+            "<27>bulkhead: API ready\n"
         );
     }
 }

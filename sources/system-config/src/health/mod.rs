@@ -1,0 +1,108 @@
+//! `bless-boot` and `boot-deadline`: was this boot a good one, and what follows.
+//!
+//! A healthy system keeps its image: the counters in the image's file name go
+//! away, and the boot record's count of failures with them. An unhealthy one is
+//! left as it is; when its image is still on trial the machine restarts, so
+//! that the boot loader's counting leads to the other image. An image that was
+//! blessed before never restarts a machine from here.
+
+mod decide;
+mod esp;
+mod probe;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::image::{Image, boot_record};
+use decide::{Verdict, decide};
+use esp::Esp;
+use probe::Probe;
+
+/// How long the system gets to become healthy once everything was started.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_secs(3);
+/// Between the announcement of a restart and the restart: time to read it, and
+/// for the journal to be written.
+pub const GRACE: Duration = Duration::from_secs(15);
+
+/// Waits for health, then blesses the running image.
+pub fn bless_boot() -> Result<()> {
+    let started = Instant::now();
+    loop {
+        match probe::probe()?.complaint() {
+            None => break,
+            Some(complaint) if started.elapsed() < PATIENCE => {
+                tracing::info!(complaint, "not healthy yet");
+                std::thread::sleep(INTERVAL);
+            }
+            Some(complaint) => return give_up(&complaint),
+        }
+    }
+    let image = Image::running()?;
+    // Health is what counts; a machine that cannot note it down goes on, and
+    // shows it as a failed unit.
+    sysutil::console::say("boot complete");
+    bless(&image)
+}
+
+/// Runs when the time for a boot is over and it is not complete.
+pub fn boot_deadline() -> Result<()> {
+    let complaint = probe::probe().ok().as_ref().and_then(Probe::complaint);
+    give_up(&complaint.unwrap_or_else(|| "it takes too long".to_owned()))
+}
+
+fn bless(image: &Image) -> Result<()> {
+    let (mut record, partition) = boot_record()?;
+    // The usual case needs no look at the ESP, whose file system takes a while
+    // to be loaded: the image was blessed before, and the boot loader says that
+    // it started it from a name without counters.
+    let counted = esp::boot_was_counted().unwrap_or(true);
+    if counted || !record.is_blessed(&image.root) {
+        let esp = Esp::mount()?;
+        boot_slots::bless::bless(esp.path(), &image.version)
+            .with_context(|| format!("blessing the image {}", image.version))?;
+        esp.unmount()?;
+        tracing::info!(version = image.version, "image blessed");
+    }
+    // Last, so that "blessed" in the record means that all of it happened.
+    record.bless(&image.root);
+    record.write(&partition).context("writing the boot record")
+}
+
+/// Says why the boot is not complete, and restarts when that can lead to
+/// another image.
+fn give_up(complaint: &str) -> Result<()> {
+    sysutil::console::say(&format!("boot not complete: {complaint}"));
+    let image = Image::running()?;
+    let entries = {
+        let esp = Esp::mount()?;
+        let entries = boot_slots::bless::list(esp.path())?;
+        esp.unmount()?;
+        entries
+    };
+    match decide(&entries, &image.version) {
+        Verdict::Stay(why) => {
+            sysutil::console::say(&format!("going on with image {}: {why}", image.version));
+        }
+        Verdict::Restart(why) => {
+            sysutil::console::say(&format!(
+                "image {} is on trial, restarting in {} seconds: {why}",
+                image.version,
+                GRACE.as_secs()
+            ));
+            std::thread::sleep(GRACE);
+            restart()?;
+        }
+    }
+    bail!("boot not complete: {complaint}")
+}
+
+/// Asks systemd for an orderly restart.
+pub fn restart() -> Result<()> {
+    sysutil::process::run(
+        std::process::Command::new("/usr/bin/systemctl").args(["reboot", "--no-block"]),
+    )?;
+    Ok(())
+}

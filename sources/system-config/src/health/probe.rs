@@ -1,0 +1,149 @@
+//! Looking at the system's health.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use sysutil::fs::read_text_if_present;
+
+const API_SOCKET: &str = "/run/api.sock";
+const API_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What was seen.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Why the API does not answer.
+    pub api: Option<String>,
+    /// Units that failed.
+    pub failed_units: Vec<String>,
+    /// What is wrong with the storage.
+    pub storage: Option<String>,
+}
+
+impl Probe {
+    /// What is wrong, if anything is.
+    pub fn complaint(&self) -> Option<String> {
+        let mut complaints = Vec::new();
+        if let Some(storage) = &self.storage {
+            complaints.push(storage.clone());
+        }
+        if let Some(api) = &self.api {
+            complaints.push(format!("the API does not answer: {api}"));
+        }
+        if !self.failed_units.is_empty() {
+            complaints.push(format!("failed: {}", self.failed_units.join(", ")));
+        }
+        (!complaints.is_empty()).then(|| complaints.join("; "))
+    }
+}
+
+/// Looks once. systemd's own "is the system running, wait until it is" would
+/// wait for the very job that asks, so only failed units are counted; the unit's
+/// place behind all others in the boot says the rest.
+pub fn probe() -> Result<Probe> {
+    let storage = read_text_if_present(Path::new(crate::storage::DEGRADED), 64 * 1024)?
+        .map(|text| text.trim_end().replace('\n', "; "));
+    let api = ask_api(Path::new(API_SOCKET))
+        .err()
+        .map(|error| format!("{error:#}"));
+    let units = sysutil::process::stdout(Command::new("/usr/bin/systemctl").args([
+        "list-units",
+        "--state=failed",
+        "--plain",
+        "--no-legend",
+        "--no-pager",
+        "--full",
+    ]))?;
+    Ok(Probe {
+        api,
+        failed_units: unit_names(&units),
+        storage,
+    })
+}
+
+/// The first word of each line.
+fn unit_names(list: &str) -> Vec<String> {
+    list.lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Asks the API what system it runs on.
+fn ask_api(socket: &Path) -> Result<()> {
+    let mut stream = UnixStream::connect(socket)
+        .with_context(|| format!("connecting to {}", socket.display()))?;
+    stream.set_read_timeout(Some(API_TIMEOUT))?;
+    stream.set_write_timeout(Some(API_TIMEOUT))?;
+    stream
+        .write_all(b"GET /os HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .context("sending a request")?;
+    let mut answer = Vec::new();
+    stream
+        .take(64)
+        .read_to_end(&mut answer)
+        .context("reading the answer")?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.lines().next().unwrap_or_default();
+    if status.split(' ').nth(1) != Some("200") {
+        bail!("GET /os was answered with {status:?}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn complaints_name_everything() {
+        let healthy = Probe {
+            api: None,
+            failed_units: vec![],
+            storage: None,
+        };
+        assert_eq!(healthy.complaint(), None);
+        let sick = Probe {
+            api: Some("refused".to_owned()),
+            failed_units: vec!["a.service".to_owned(), "b.service".to_owned()],
+            storage: Some("no data".to_owned()),
+        };
+        let expected = "no data; the API does not answer: refused; failed: a.service, b.service";
+        assert_eq!(sick.complaint().as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn unit_names_are_the_first_words() {
+        let list =
+            "a.service loaded failed failed Something\n  b.mount not-found failed failed\n\n";
+        assert_eq!(unit_names(list), ["a.service", "b.mount"]);
+    }
+
+    #[test]
+    fn only_success_counts_as_an_answer() {
+        let folder = tempfile::tempdir().expect("folder");
+        for (answer, good) in [
+            (&b"HTTP/1.1 200 OK\r\n\r\n{}"[..], true),
+            (b"HTTP/1.1 500 Internal Server Error\r\n\r\n", false),
+            (b"", false),
+        ] {
+            let path = folder.path().join("socket");
+            let listener = UnixListener::bind(&path).expect("bound");
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("connection");
+                let mut request = [0; 256];
+                let length = stream.read(&mut request).expect("request");
+                assert!(request[..length].starts_with(b"GET /os HTTP/1.1\r\n"));
+                stream.write_all(answer).expect("answer");
+            });
+            assert_eq!(ask_api(&path).is_ok(), good, "{answer:?}");
+            server.join().expect("served");
+            std::fs::remove_file(&path).expect("removed");
+        }
+        assert!(ask_api(&folder.path().join("none")).is_err());
+    }
+}
