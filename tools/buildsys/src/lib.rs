@@ -5,6 +5,7 @@
 //! namespaces in `sandbox`; the command line is the crate `bulkhead`.
 
 pub mod check;
+pub mod executor;
 pub mod manifest;
 pub mod progress;
 pub mod project;
