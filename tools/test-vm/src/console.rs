@@ -2,7 +2,7 @@
 //! line, with what the emulator had cost when each line appeared.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// A line of the console, and when it was seen.
@@ -92,9 +92,12 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
+    /// Follows the file from its present end on.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::End(0))?;
         Ok(Self {
-            file: File::open(path)?,
+            file,
             cutter: LineCutter::default(),
         })
     }

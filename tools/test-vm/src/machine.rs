@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use sandbox::{Network, SandboxChild};
 use serde_json::{Value, json};
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -135,6 +136,8 @@ impl Builder {
             remove_if_there(&self.run.join(name))?;
         }
         self.prepare_files(emulator)?;
+        let follower = Follower::open(&self.run.join(CONSOLE))
+            .with_context(|| format!("cannot read {}", self.run.join(CONSOLE).display()))?;
         let started = Instant::now();
         let image = self
             .image
@@ -160,8 +163,6 @@ impl Builder {
                     child.pid()
                 )
             })?;
-        let follower = Follower::open(&self.run.join(CONSOLE))
-            .with_context(|| format!("cannot read {}", self.run.join(CONSOLE).display()))?;
         let watcher = {
             let shared = Arc::clone(&shared);
             thread::Builder::new()
@@ -213,8 +214,14 @@ impl Builder {
                 )
             })?;
         }
+        // What earlier machines of this folder printed stays: it is part of the story.
         let console = self.run.join(CONSOLE);
-        fs::write(&console, b"").with_context(|| format!("cannot write {}", console.display()))?;
+        File::options()
+            .create(true)
+            .append(true)
+            .open(&console)
+            .and_then(|mut file| writeln!(file, "\n---- power on ----"))
+            .with_context(|| format!("cannot write {}", console.display()))?;
         if let Some(user_data) = &self.user_data {
             let path = self.run.join(USER_DATA);
             fs::write(&path, user_data)

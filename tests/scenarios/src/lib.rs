@@ -1,0 +1,183 @@
+//! What a booted image has to do, and the runner that sees whether it does.
+//!
+//! [`ALL`] is the table: a name, what it is about, its tier and its budget of
+//! processor seconds of the emulator. To add a scenario, write its function in
+//! the module of [`scenarios`] that it belongs to and give it a line here.
+//! [`Stage`] is what a scenario works on: images, disks, machines, and what is
+//! read from a disk afterwards.
+//!
+//! How a machine is run is the crate `test-vm`'s business; where the images and
+//! the emulator come from is the caller's, who fills in [`Setup`].
+
+pub mod evidence;
+pub mod runner;
+mod scenarios;
+mod stage;
+
+pub use stage::{Setup, Stage, Which};
+
+use anyhow::Result;
+
+/// When a scenario is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// With every change.
+    One,
+    /// Before work is called done.
+    Two,
+}
+
+impl Tier {
+    /// Processor seconds that all scenarios of the tier may take together.
+    pub fn limit(self) -> f64 {
+        match self {
+            Self::One => 25.0 * 60.0,
+            Self::Two => 60.0 * 60.0,
+        }
+    }
+
+    /// As on the command line.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// By which it is asked for.
+    pub name: &'static str,
+    /// What it shows.
+    pub about: &'static str,
+    /// When it is run.
+    pub tier: Tier,
+    /// Processor seconds that it may take under software emulation.
+    pub budget: f64,
+    /// What it does.
+    pub run: fn(&mut Stage<'_>) -> Result<()>,
+}
+
+/// Every scenario, in the order in which they are run.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "clean-boot",
+        about: "firmware to boot complete: Secure Boot, SELinux enforcing, no failed unit, power-off",
+        tier: Tier::One,
+        budget: 75.0,
+        run: scenarios::boot::clean_boot,
+    },
+    Scenario {
+        name: "settings-survive-reboot",
+        about: "settings set by the API restart their unit once and are there after a reboot",
+        tier: Tier::One,
+        budget: 130.0,
+        run: scenarios::settings::survive_reboot,
+    },
+    Scenario {
+        name: "network",
+        about: "DHCP lease and time from a server named by user data",
+        tier: Tier::One,
+        budget: 90.0,
+        run: scenarios::network::lease_and_time,
+    },
+    Scenario {
+        name: "user-data-on-esp",
+        about: "user data in a file of the EFI system partition is applied at first boot, and only then",
+        tier: Tier::One,
+        budget: 140.0,
+        run: scenarios::user_data::on_esp,
+    },
+    Scenario {
+        name: "broken-user-data",
+        about: "broken user data is refused whole, with its key named on the console and by the API",
+        tier: Tier::One,
+        budget: 75.0,
+        run: scenarios::user_data::broken,
+    },
+    Scenario {
+        name: "state-zeroed",
+        about: "a state partition of zeros is made again, said so, and does not stop the boot",
+        tier: Tier::One,
+        budget: 75.0,
+        run: scenarios::state::zeroed,
+    },
+    Scenario {
+        name: "state-garbage",
+        about: "a state partition full of garbage is made again, said so, and does not stop the boot",
+        tier: Tier::One,
+        budget: 75.0,
+        run: scenarios::state::garbage,
+    },
+    Scenario {
+        name: "data-grows",
+        about: "on a bigger disk the data partition and its file system grow at first boot",
+        tier: Tier::One,
+        budget: 75.0,
+        run: scenarios::state::data_grows,
+    },
+    Scenario {
+        name: "commit-power-cut",
+        about: "every flush of a disk that settings are committed to holds an old or a new document",
+        tier: Tier::One,
+        budget: 100.0,
+        run: scenarios::power_cut::replay,
+    },
+    Scenario {
+        name: "commit-killed",
+        about: "a machine killed during commits comes up again with an old or a new document",
+        tier: Tier::Two,
+        budget: 330.0,
+        run: scenarios::power_cut::killed,
+    },
+];
+
+/// The scenario called `name`.
+pub fn find(name: &str) -> Option<&'static Scenario> {
+    ALL.iter().find(|scenario| scenario.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_words_without_blanks() {
+        let names: BTreeSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for scenario in ALL {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(scenario.name.chars().all(plain), "{}", scenario.name);
+            assert!(
+                !scenario.about.is_empty() && scenario.budget > 0.0,
+                "{}",
+                scenario.name
+            );
+            assert_eq!(
+                find(scenario.name).map(|found| found.name),
+                Some(scenario.name)
+            );
+        }
+        assert!(find("none").is_none());
+    }
+
+    #[test]
+    fn budgets_of_a_tier_fit_its_limit() {
+        for tier in [Tier::One, Tier::Two] {
+            let sum: f64 = ALL
+                .iter()
+                .filter(|scenario| scenario.tier <= tier)
+                .map(|scenario| scenario.budget)
+                .sum();
+            assert!(
+                sum <= tier.limit(),
+                "tier {}: {sum} of {} s",
+                tier.number(),
+                tier.limit()
+            );
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The scenarios, by subject.
+
+pub(crate) mod boot;
+pub(crate) mod network;
+pub(crate) mod power_cut;
+pub(crate) mod settings;
+pub(crate) mod state;
+pub(crate) mod user_data;
+
+use anyhow::Result;
+use serde_json::Value;
+use test_vm::api::Api;
+
+/// Commits and applies settings.
+pub(crate) fn set(api: &Api, settings: &Value) -> Result<()> {
+    api.json("PATCH", "/settings?tx=scenario", Some(settings))?;
+    api.json("POST", "/tx/commit_and_apply?tx=scenario", None)?;
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! Settings by way of the API.
+
+use super::set;
+use crate::stage::{BOOT, Stage, Which, marks};
+use anyhow::{Result, ensure};
+use serde_json::json;
+use test_vm::api::Api;
+
+const TIME_SERVICE: &str = "chrony.service";
+
+/// Settings set by the API restart their unit once and are there after a reboot.
+pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
+    let (builder, disk) = stage.machine(Which::Twin, "machine")?;
+    let mut machine = stage.boot(&builder)?;
+    let api = Api::at(&machine.api_socket());
+    let defaults = api.get("/settings")?;
+    let wanted = json!({"motd": "set by a scenario", "ntp": {"time-servers": ["192.0.2.1"]}});
+    set(&api, &wanted)?;
+    let after = api.get("/settings")?;
+    for key in ["motd", "ntp"] {
+        ensure!(
+            after[key] != defaults[key],
+            "settings.{key} did not change: {}",
+            after[key]
+        );
+    }
+    machine.skip_to_now();
+    api.json("POST", "/actions/reboot", None)?;
+    machine.wait(&test_vm::Wait::line(marks::BOOT_COMPLETE, BOOT + 30.0).across_resets())?;
+    ensure!(
+        machine.resets() == 1,
+        "one reboot reset the machine {} times",
+        machine.resets()
+    );
+    let again = api.get("/settings")?;
+    for key in ["motd", "ntp"] {
+        ensure!(
+            again[key] == after[key],
+            "settings.{key} was {} and is {}",
+            after[key],
+            again[key]
+        );
+    }
+    stage.power_off(machine)?;
+    let journal = stage.journal(&disk)?;
+    // Each boot starts it once; the change restarts it once more.
+    let starts = journal.starts_of(TIME_SERVICE);
+    ensure!(
+        starts == journal.boots() + 1,
+        "{TIME_SERVICE} was started {starts} times in {} boots with one change between",
+        journal.boots()
+    );
+    Ok(())
+}

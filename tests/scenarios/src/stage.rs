@@ -1,0 +1,211 @@
+//! What a scenario works on.
+
+use crate::evidence::Journal;
+use anyhow::{Context, Result};
+use boot_slots::layout::Role;
+use std::fs;
+use std::path::{Path, PathBuf};
+use test_vm::disk::RawDisk;
+use test_vm::{Acceleration, Builder, Disk, Emulator, Machine};
+
+/// Which image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The variant itself.
+    Variant,
+    /// Its dev twin, whose API can be reached from outside.
+    Twin,
+}
+
+/// What scenarios are run with.
+#[derive(Debug)]
+pub struct Setup {
+    /// The emulator toolchain.
+    pub emulator: Emulator,
+    /// How guests are executed.
+    pub acceleration: Acceleration,
+    /// Firmware variables with the keys that the images are signed with.
+    pub variables: PathBuf,
+    /// Folder with the signing keys.
+    pub keys: PathBuf,
+    /// Folder of the variant's image.
+    pub variant: PathBuf,
+    /// Folder of the dev twin's image.
+    pub twin: PathBuf,
+    /// Where each scenario gets a folder.
+    pub folder: PathBuf,
+}
+
+impl Setup {
+    /// The folder of an image.
+    pub fn image(&self, which: Which) -> &Path {
+        match which {
+            Which::Variant => &self.variant,
+            Which::Twin => &self.twin,
+        }
+    }
+}
+
+/// What a scenario works on: the set-up, and a folder of its own.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    setup: &'a Setup,
+    folder: PathBuf,
+    notes: Vec<String>,
+}
+
+/// Processor seconds within which a machine must power off.
+const POWER_OFF: f64 = 25.0;
+/// Processor seconds within which a machine must complete its boot. Twice what it
+/// takes, since nothing is learnt from a machine that is given up too early.
+pub(crate) const BOOT: f64 = 90.0;
+
+/// The marks that the host prints on its console.
+pub(crate) mod marks {
+    pub(crate) const ROOT_VERIFIED: &str = "bulkhead: root verified";
+    pub(crate) const API_READY: &str = "bulkhead: API ready";
+    pub(crate) const BOOT_COMPLETE: &str = "bulkhead: boot complete";
+}
+
+impl<'a> Stage<'a> {
+    pub(crate) fn new(setup: &'a Setup, folder: PathBuf) -> Self {
+        Self {
+            setup,
+            folder,
+            notes: Vec::new(),
+        }
+    }
+
+    /// What the scenarios are run with.
+    pub fn setup(&self) -> &'a Setup {
+        self.setup
+    }
+
+    /// The scenario's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Something measured or seen that whoever reads the result wants to know.
+    pub fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
+    }
+
+    pub(crate) fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// A machine with a disk of its own: a copy of the image's, in a folder called
+    /// `name` below the scenario's. Asked for again, it is the same machine with
+    /// what happened to its disk and firmware since.
+    pub fn machine(&self, which: Which, name: &str) -> Result<(Builder, RawDisk)> {
+        const DISK: &str = "disk.img";
+        let run = self.folder.join(name);
+        fs::create_dir_all(&run).with_context(|| format!("cannot create {}", run.display()))?;
+        let image = self.setup.image(which);
+        let path = run.join(DISK);
+        let disk = if path.exists() {
+            RawDisk::open(&path)?
+        } else {
+            RawDisk::copy(&image.join(DISK), &path)?
+        };
+        let mut builder = Builder::new(image, &run, &self.setup.variables, self.setup.acceleration);
+        builder.disk = Disk::Raw(DISK.to_string());
+        Ok((builder, disk))
+    }
+
+    /// Powers a machine on.
+    pub fn start(&self, builder: &Builder) -> Result<Machine> {
+        builder.start(&self.setup.emulator)
+    }
+
+    /// Powers a machine on and waits until its boot is complete.
+    pub fn boot(&mut self, builder: &Builder) -> Result<Machine> {
+        let mut machine = self.start(builder)?;
+        let complete = machine.wait_for(marks::BOOT_COMPLETE, BOOT)?;
+        self.note(format!(
+            "boot complete after {:.1} CPU s, {:.0} s on the clock",
+            complete.cpu, complete.wall
+        ));
+        Ok(machine)
+    }
+
+    /// Powers a machine off by its button.
+    pub fn power_off(&self, mut machine: Machine) -> Result<()> {
+        machine.power_off(POWER_OFF)
+    }
+
+    /// The journal on the disk of a machine that is off.
+    pub fn journal(&self, disk: &RawDisk) -> Result<Journal> {
+        let folder = self.fresh_folder("journal")?;
+        disk.extract(Role::Data, &folder.join("data.img"))?;
+        self.dump(
+            &folder,
+            "data.img",
+            &["/var/log/journal", "/log/journal"],
+            "journal",
+        )?;
+        let text = self.setup.emulator.run(
+            &folder,
+            "journalctl",
+            &[
+                "--directory=journal",
+                "--merge",
+                "--all",
+                "--output=json",
+                "--no-pager",
+                "--quiet",
+            ],
+        )?;
+        fs::remove_file(folder.join("data.img")).context("cannot remove the copied partition")?;
+        Journal::parse(&text)
+    }
+
+    /// Copies the first of `candidates`, folders of the ext4 file system in the file
+    /// `image`, to `to`. All paths are relative to `folder`, except the candidates.
+    pub(crate) fn dump(
+        &self,
+        folder: &Path,
+        image: &str,
+        candidates: &[&str],
+        to: &str,
+    ) -> Result<()> {
+        let target = folder.join(to);
+        fs::create_dir_all(&target)
+            .with_context(|| format!("cannot create {}", target.display()))?;
+        for candidate in candidates {
+            // debugfs copies what lies in the folder to a folder of the same name.
+            let request = format!("rdump {candidate} .");
+            self.setup
+                .emulator
+                .run(folder, "debugfs", &["-R", &request, image])?;
+            let name = Path::new(candidate).file_name().unwrap_or_default();
+            let dumped = folder.join(name);
+            if dumped.is_dir()
+                && dumped
+                    .read_dir()
+                    .is_ok_and(|mut entries| entries.next().is_some())
+            {
+                if dumped != target {
+                    fs::remove_dir(&target)
+                        .and_then(|()| fs::rename(&dumped, &target))
+                        .with_context(|| format!("cannot move {}", dumped.display()))?;
+                }
+                return Ok(());
+            }
+        }
+        anyhow::bail!("none of {} is on the disk", candidates.join(", "))
+    }
+
+    /// An empty folder called `name` below the scenario's.
+    pub fn fresh_folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder.join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)
+                .with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        Ok(folder)
+    }
+}
