@@ -67,6 +67,6 @@ pub mod cpio;
 mod der;
 pub mod disk;
 pub mod esp;
-mod pe;
+pub mod pe;
 pub mod rootfs_tar;
 pub mod uki;

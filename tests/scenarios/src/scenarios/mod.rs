@@ -4,6 +4,7 @@ pub(crate) mod boot;
 pub(crate) mod network;
 pub(crate) mod power_cut;
 pub(crate) mod settings;
+pub(crate) mod slots;
 pub(crate) mod state;
 pub(crate) mod user_data;
 
