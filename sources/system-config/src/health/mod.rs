@@ -10,6 +10,8 @@ mod decide;
 mod esp;
 mod probe;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +23,8 @@ use probe::Probe;
 
 /// How long the system gets to become healthy once everything was started.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Exists once the boot is complete.
+const COMPLETE: &str = "/run/bulkhead/boot-complete";
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(3);
 /// Between the announcement of a restart and the restart: time to read it, and
@@ -40,11 +44,11 @@ pub fn bless_boot() -> Result<()> {
             Some(complaint) => return give_up(&complaint),
         }
     }
-    let image = Image::running()?;
-    // Health is what counts; a machine that cannot note it down goes on, and
-    // shows it as a failed unit.
+    bless(&Image::running()?)?;
     sysutil::console::say("boot complete");
-    bless(&image)
+    // Stands the time limit down.
+    std::fs::create_dir_all("/run/bulkhead").context("making the folder /run/bulkhead")?;
+    sysutil::fs::write_atomic(Path::new(COMPLETE), b"", 0o644)
 }
 
 /// Runs when the time for a boot is over and it is not complete.
@@ -99,10 +103,14 @@ fn give_up(complaint: &str) -> Result<()> {
     bail!("boot not complete: {complaint}")
 }
 
-/// Asks systemd for an orderly restart.
+/// Restarts the machine: by way of the units, and where other jobs stand in
+/// the way of that, past them, with all file systems unmounted all the same.
 pub fn restart() -> Result<()> {
-    sysutil::process::run(
-        std::process::Command::new("/usr/bin/systemctl").args(["reboot", "--no-block"]),
-    )?;
+    let systemctl =
+        |option| sysutil::process::run(Command::new("/usr/bin/systemctl").args(["reboot", option]));
+    if let Err(error) = systemctl("--no-block") {
+        tracing::warn!("an orderly restart is refused: {error:#}");
+        systemctl("--force")?;
+    }
     Ok(())
 }
