@@ -70,6 +70,20 @@ pub const ALL: &[Scenario] = &[
         run: scenarios::boot::clean_boot,
     },
     Scenario {
+        name: "inside",
+        about: "the dev twin from the inside: systemd running, mounts, SELinux, lockdown",
+        tier: Tier::One,
+        budget: 75.0,
+        run: scenarios::boot::inside,
+    },
+    Scenario {
+        name: "denials",
+        about: "SELinux refuses a service of the host what is not its business, and records it",
+        tier: Tier::Two,
+        budget: 75.0,
+        run: scenarios::boot::denials,
+    },
+    Scenario {
         name: "settings-survive-reboot",
         about: "settings set by the API restart their unit once and are there after a reboot",
         tier: Tier::One,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fmt;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,13 @@ use std::time::Duration;
 const GRACE: Duration = Duration::from_secs(10);
 
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
+static GENTLY: AtomicBool = AtomicBool::new(false);
+
+/// From now on the first signal kills nothing: whoever asks [`interrupted`] ends
+/// the work in its own way and time. A second signal still ends it at once.
+pub fn end_gently() {
+    GENTLY.store(true, Ordering::SeqCst);
+}
 
 /// The work was ended by a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +57,13 @@ pub fn install() -> Result<()> {
         let mut signals = signals.forever();
         let Some(signal) = signals.next() else { return };
         RECEIVED.store(signal, Ordering::SeqCst);
+        if GENTLY.load(Ordering::SeqCst) {
+            if let Some(signal) = signals.next() {
+                sandbox::shut_down();
+                std::process::exit(Interrupted { signal }.exit_code());
+            }
+            return;
+        }
         sandbox::shut_down();
         let _ = thread::Builder::new().spawn(move || {
             thread::sleep(GRACE);

@@ -18,14 +18,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// TCP port of the dev door inside the guest.
+/// TCP port inside the guest at which the dev door leads to the API.
 pub const DOOR_PORT: u16 = 7274;
+/// TCP port inside the guest at which the dev door lets tests look inside.
+pub const PROBE_PORT: u16 = 7275;
 /// The emulator's program.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
 
 const CONSOLE: &str = "console.log";
 const CONTROL: &str = "qmp.sock";
 const API: &str = "api.sock";
+const PROBE: &str = "probe.sock";
 
 /// How often the console is looked at.
 const CONSOLE_PERIOD: Duration = Duration::from_millis(20);
@@ -132,7 +135,7 @@ impl Builder {
     pub fn start(&self, emulator: &Emulator) -> Result<Machine> {
         fs::create_dir_all(&self.run)
             .with_context(|| format!("cannot create {}", self.run.display()))?;
-        for name in [CONTROL, API] {
+        for name in [CONTROL, API, PROBE] {
             remove_if_there(&self.run.join(name))?;
         }
         self.prepare_files(emulator)?;
@@ -179,16 +182,18 @@ impl Builder {
             cursor: 0,
             services: None,
         };
-        let port = match self.reach {
-            Reach::Isolated => DOOR_PORT,
-            Reach::Workstation => machine.forwarded_port()?,
+        let forwards = match self.reach {
+            Reach::Isolated => vec![
+                (self.run.join(API), DOOR_PORT),
+                (self.run.join(PROBE), PROBE_PORT),
+            ],
+            Reach::Workstation => vec![(self.run.join(API), machine.forwarded_port()?)],
         };
         machine.services = Some(services::start(&services::Start {
             helper: &self.helper,
             join: (self.reach == Reach::Isolated).then_some(pid),
             folder: &self.run,
-            api_socket: &self.run.join(API),
-            api_port: port,
+            forwards: &forwards,
             services: &self.services,
         })?);
         if self.restore {
@@ -323,12 +328,16 @@ impl Builder {
             );
             arguments.option("-device", format!("virtio-blk-pci,drive={id}"));
         }
-        let forward = match self.reach {
-            Reach::Isolated => format!("tcp:127.0.0.1:{DOOR_PORT}-:{DOOR_PORT}"),
+        let forwards: &[(u16, u16)] = match self.reach {
+            Reach::Isolated => &[(DOOR_PORT, DOOR_PORT), (PROBE_PORT, PROBE_PORT)],
             // Any free port; which one is asked for later.
-            Reach::Workstation => format!("tcp:127.0.0.1:0-:{DOOR_PORT}"),
+            Reach::Workstation => &[(0, DOOR_PORT)],
         };
-        arguments.option("-netdev", format!("user,id=net,hostfwd={forward}"));
+        let forwards: String = forwards
+            .iter()
+            .map(|(outside, inside)| format!(",hostfwd=tcp:127.0.0.1:{outside}-:{inside}"))
+            .collect();
+        arguments.option("-netdev", format!("user,id=net{forwards}"));
         // No boot from the network, so no option ROM that the firmware would load.
         arguments.option("-device", "virtio-net-pci,netdev=net,romfile=");
         if self.user_data.is_some() {
@@ -646,6 +655,11 @@ impl Machine {
     /// Where the guest's API is available on the workstation, when it has a dev door.
     pub fn api_socket(&self) -> PathBuf {
         self.run.join(API)
+    }
+
+    /// Where tests look inside the guest, when it has a dev door and is isolated.
+    pub fn probe_socket(&self) -> PathBuf {
+        self.run.join(PROBE)
     }
 
     /// The console's file.

@@ -14,6 +14,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
@@ -47,8 +48,8 @@ pub(crate) struct Start<'a> {
     /// Process whose network namespace is entered.
     pub(crate) join: Option<u32>,
     pub(crate) folder: &'a Path,
-    pub(crate) api_socket: &'a Path,
-    pub(crate) api_port: u16,
+    /// Unix sockets on the workstation and the TCP ports that they lead to.
+    pub(crate) forwards: &'a [(PathBuf, u16)],
     pub(crate) services: &'a Services,
 }
 
@@ -74,8 +75,14 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Running> {
         bail!("there is no program to run the machine's services with");
     };
     let mut command = Command::new(program);
-    command.args(arguments).arg("--api").arg(start.api_socket);
-    command.arg("--port").arg(start.api_port.to_string());
+    command.args(arguments);
+    for (socket, port) in start.forwards {
+        command
+            .arg("--socket")
+            .arg(socket)
+            .arg("--port")
+            .arg(port.to_string());
+    }
     if let Some(pid) = start.join {
         command.arg("--join").arg(pid.to_string());
     }
@@ -87,6 +94,9 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Running> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // Ctrl-C on the terminal is for the tool, which still needs the helper
+        // while it powers the machine off.
+        .process_group(0)
         .spawn()
         .context("cannot start the helper that runs the machine's services")?;
     let stdin = child.stdin.take();
@@ -121,17 +131,18 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Running> {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Request {
     join: Option<u32>,
-    api: Option<PathBuf>,
-    port: Option<u16>,
+    sockets: Vec<PathBuf>,
+    /// For each of the sockets, where it leads to.
+    ports: Vec<u16>,
     ntp: Option<i64>,
     ntp_log: Option<PathBuf>,
 }
 
 impl Request {
     fn parse(arguments: &[OsString]) -> Result<Self> {
-        fn number<T: std::str::FromStr>(name: &OsStr, value: &OsStr) -> Result<Option<T>> {
+        fn number<T: std::str::FromStr>(name: &OsStr, value: &OsStr) -> Result<T> {
             match value.to_str().and_then(|value| value.parse().ok()) {
-                Some(number) => Ok(Some(number)),
+                Some(number) => Ok(number),
                 None => bail!("{} {} is not a number", name.display(), value.display()),
             }
         }
@@ -141,10 +152,10 @@ impl Request {
                 bail!("{} has no value", pair[0].display());
             };
             match name.to_str() {
-                Some("--join") => request.join = number(name, value)?,
-                Some("--api") => request.api = Some(value.into()),
-                Some("--port") => request.port = number(name, value)?,
-                Some("--ntp") => request.ntp = number(name, value)?,
+                Some("--join") => request.join = Some(number(name, value)?),
+                Some("--socket") => request.sockets.push(value.into()),
+                Some("--port") => request.ports.push(number(name, value)?),
+                Some("--ntp") => request.ntp = Some(number(name, value)?),
                 Some("--ntp-log") => request.ntp_log = Some(value.into()),
                 _ => bail!("unknown argument {}", name.display()),
             }
@@ -160,9 +171,9 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
     if let Some(pid) = request.join {
         enter_network_of(pid)?;
     }
-    if let (Some(path), Some(port)) = (&request.api, request.port) {
+    for (path, port) in request.sockets.iter().zip(&request.ports) {
         let listener = socket::listen(path)?;
-        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 thread::spawn(move || {
@@ -292,11 +303,11 @@ mod tests {
             let arguments: Vec<OsString> = text.split(' ').map(OsString::from).collect();
             Request::parse(&arguments)
         };
-        let all = parse("--join 7 --api /a --port 80 --ntp -5 --ntp-log /l").unwrap();
+        let all = parse("--join 7 --socket /a --port 80 --ntp -5 --ntp-log /l").unwrap();
         let expected = Request {
             join: Some(7),
-            api: Some("/a".into()),
-            port: Some(80),
+            sockets: vec!["/a".into()],
+            ports: vec![80],
             ntp: Some(-5),
             ntp_log: Some("/l".into()),
         };

@@ -5,6 +5,7 @@ use crate::stage::{BOOT, Stage, Which, marks};
 use anyhow::{Result, ensure};
 use serde_json::json;
 use test_vm::api::Api;
+use test_vm::probe::Probe;
 
 const TIME_SERVICE: &str = "chrony.service";
 
@@ -17,6 +18,19 @@ pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
     let wanted = json!({"motd": "set by a scenario", "ntp": {"time-servers": ["192.0.2.1"]}});
     set(&api, &wanted)?;
     let after = api.get("/settings")?;
+    let probe = Probe::at(&machine.probe_socket());
+    let rendered = |path: &'static str, text: &'static str| {
+        let probe = &probe;
+        move || probe.read(path).is_ok_and(|found| found.contains(text))
+    };
+    // The API answers before what it has applied is done.
+    let files = [
+        ("/etc/motd", "set by a scenario"),
+        ("/etc/chrony.conf", "192.0.2.1"),
+    ];
+    for (path, text) in files {
+        machine.wait_until(&format!("{path} says {text:?}"), 20.0, rendered(path, text))?;
+    }
     for key in ["motd", "ntp"] {
         ensure!(
             after[key] != defaults[key],
@@ -39,6 +53,12 @@ pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
             "settings.{key} was {} and is {}",
             after[key],
             again[key]
+        );
+    }
+    for (path, text) in files {
+        ensure!(
+            rendered(path, text)(),
+            "{path} does not say {text:?} after a reboot"
         );
     }
     stage.power_off(machine)?;
