@@ -1,3 +1,77 @@
-//! The API server.
+//! Program of the API server: brings settings up, then serves.
 
-fn main() {}
+use anyhow::{Context, Result, bail};
+use apiserver::{App, server};
+use settings_agent::{Host, Systemd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// The group that may use the API. Host containers and operators know it by
+/// its number.
+const API_GROUP: u32 = 274;
+
+const USAGE: &str = "usage: apiserver [--socket-path PATH] [--root FOLDER]
+
+Brings settings up (user data at first boot, generated settings, config files),
+then serves the API.
+
+  --socket-path PATH   where to listen (default /run/api.sock)
+  --root FOLDER        work below FOLDER instead of /; the socket then keeps the
+                       caller's group";
+
+struct Arguments {
+    socket: PathBuf,
+    root: PathBuf,
+}
+
+fn main() -> ExitCode {
+    sysutil::main_with("apiserver", || run(arguments()?))
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    let host = Host::open(&arguments.root, Arc::new(Systemd))?;
+    let booted = settings_agent::boot(&host, &early_boot::sources::all())?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?
+        .block_on(serve(arguments, App::new(host, booted.store)))
+}
+
+async fn serve(arguments: Arguments, app: App) -> Result<()> {
+    let is_host = arguments.root == PathBuf::from("/");
+    let listener = server::listen(&arguments.socket, is_host.then_some(API_GROUP))?;
+    sysutil::notify::ready()?;
+    if is_host {
+        sysutil::console::say("API ready");
+    }
+    tokio::spawn(app.clone().apply_as_wanted());
+    server::serve(listener, app).await;
+    Ok(())
+}
+
+fn arguments() -> Result<Arguments> {
+    let mut arguments = Arguments {
+        socket: api_types::SOCKET.into(),
+        root: "/".into(),
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || {
+            words
+                .next()
+                .with_context(|| format!("{word} needs a value\n{USAGE}"))
+        };
+        match word.as_str() {
+            "--socket-path" => arguments.socket = value()?.into(),
+            "--root" => arguments.root = value()?.into(),
+            "-h" | "--help" => {
+                println!("{USAGE}");
+                std::process::exit(0);
+            }
+            _ => bail!("unknown argument {word:?}\n{USAGE}"),
+        }
+    }
+    Ok(arguments)
+}

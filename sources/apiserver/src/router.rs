@@ -1,0 +1,63 @@
+//! Which request goes to which route.
+
+use crate::app::App;
+use crate::http::{Answer, Request};
+use crate::routes::{actions, inventory, metadata, report, settings, tx};
+
+/// Answers a request.
+pub async fn route(app: &App, request: &Request) -> Answer {
+    let path = match request.path.as_str() {
+        "/" => "/",
+        path => path.strip_suffix('/').unwrap_or(path),
+    };
+    let reply = match (request.method.as_str(), path) {
+        ("GET", "/") => inventory::everything(app, request).await,
+        ("GET", "/settings") => settings::get(app, request).await,
+        ("PATCH", "/settings") => settings::patch(app, request).await,
+        ("DELETE", "/settings") => settings::unset(app, request).await,
+        ("PATCH", "/settings/keypair") => settings::patch_key_pairs(app, request).await,
+        ("GET", "/tx") => tx::get(app, request).await,
+        ("DELETE", "/tx") => tx::delete(app, request).await,
+        ("GET", "/tx/list") => tx::list(app).await,
+        ("POST", "/tx/commit") => tx::commit(app, request).await,
+        ("POST", "/tx/apply") => tx::apply(app, request).await,
+        ("POST", "/tx/commit_and_apply") => tx::commit_and_apply(app, request).await,
+        ("GET", "/os") => inventory::os(app, request),
+        ("GET", "/services") => inventory::services(app, request),
+        ("GET", "/configuration-files") => inventory::configuration_files(app, request),
+        ("GET", "/metadata/affected-services") => metadata::affected_services(app, request),
+        ("GET", "/metadata/setting-generators") => metadata::setting_generators(),
+        ("GET", "/metadata/templates") => metadata::templates(request),
+        ("POST", "/actions/reboot") => actions::reboot(app).await,
+        ("GET", "/report") => report::list(),
+        ("GET", "/report/boot") => report::boot(app, request).await,
+        ("GET", "/report/user-data") => report::user_data(app, request).await,
+        (method, path) if PATHS.contains(&path) => {
+            Err(Answer::text(405, format!("{path} does not take {method}")))
+        }
+        (_, path) => Err(Answer::text(404, format!("no such path: {path}"))),
+    };
+    reply.unwrap_or_else(|error| error)
+}
+
+/// All paths, so that a wrong method can be told from a wrong path.
+const PATHS: &[&str] = &[
+    "/",
+    "/settings",
+    "/settings/keypair",
+    "/tx",
+    "/tx/list",
+    "/tx/commit",
+    "/tx/apply",
+    "/tx/commit_and_apply",
+    "/os",
+    "/services",
+    "/configuration-files",
+    "/metadata/affected-services",
+    "/metadata/setting-generators",
+    "/metadata/templates",
+    "/actions/reboot",
+    "/report",
+    "/report/boot",
+    "/report/user-data",
+];

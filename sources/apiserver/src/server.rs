@@ -1,0 +1,132 @@
+//! The socket in front of the router.
+
+use crate::app::App;
+use crate::http::{Answer, Request};
+use crate::router;
+use anyhow::{Context, Result};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use std::convert::Infallible;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+mod io;
+
+/// Connections served at once; more of them wait in the socket's queue.
+const CONNECTIONS: usize = 256;
+/// How long a request's header, and then its body, may take to arrive.
+const READ_TIME: Duration = Duration::from_secs(10);
+/// How long a client may leave an answer unread.
+const WRITE_TIME: Duration = Duration::from_secs(30);
+
+/// Makes the socket, for `root` and the group `group` only. It is there for
+/// clients only when this returns: made under another name, then renamed.
+pub fn listen(path: &Path, group: Option<u32>) -> Result<UnixListener> {
+    let new = path.with_extension("new");
+    // Left over when we were killed; binding needs the name free.
+    let _ = fs::remove_file(&new);
+    let listener =
+        UnixListener::bind(&new).with_context(|| format!("make the socket {}", new.display()))?;
+    if let Some(group) = group {
+        std::os::unix::fs::chown(&new, None, Some(group))
+            .with_context(|| format!("give {} to group {group}", new.display()))?;
+    }
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o660))
+        .with_context(|| format!("set the mode of {}", new.display()))?;
+    fs::rename(&new, path).with_context(|| format!("put the socket at {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Serves connections for ever.
+pub async fn serve(listener: UnixListener, app: App) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let app = app.clone();
+                tokio::spawn(async move {
+                    connection(stream, app).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: let some be closed.
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, app: App) {
+    let service = service_fn(move |request| {
+        let app = app.clone();
+        async move { Ok::<_, Infallible>(respond(&app, request).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(io::Timer)
+        .header_read_timeout(READ_TIME)
+        .max_buf_size(64 * 1024)
+        .serve_connection(io::Stream::new(stream, WRITE_TIME), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!("connection ended: {error}");
+    }
+}
+
+async fn respond(app: &App, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
+    let method = request.method().as_str().to_string();
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |target| target.as_str())
+        .to_string();
+    let answer = match body(request.into_body()).await {
+        Ok(body) => router::route(app, &Request::new(&method, &target, body)).await,
+        Err(refused) => refused,
+    };
+    // The query may hold names that the user chose; the path says enough.
+    let path = target.split('?').next().unwrap_or_default();
+    tracing::debug!("{method} {path} {}", answer.status);
+    hyper_response(answer)
+}
+
+async fn body(body: Incoming) -> Result<Vec<u8>, Answer> {
+    let too_large = || {
+        let text = format!("the body is larger than {} bytes", api_types::BODY_LIMIT);
+        Answer::text(413, text)
+    };
+    let whole = Limited::new(body, api_types::BODY_LIMIT).collect();
+    match tokio::time::timeout(READ_TIME, whole).await {
+        Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(Answer::text(400, format!("the body broke off: {error}"))),
+        Err(_) => Err(Answer::text(
+            408,
+            format!("the body took longer than {} s", READ_TIME.as_secs()),
+        )),
+    }
+}
+
+fn hyper_response(answer: Answer) -> hyper::Response<Full<Bytes>> {
+    let mut response = hyper::Response::new(Full::new(Bytes::from(answer.body)));
+    *response.status_mut() = hyper::StatusCode::from_u16(answer.status)
+        .unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(content_type) = answer.content_type {
+        response.headers_mut().insert(
+            hyper::header::CONTENT_TYPE,
+            hyper::header::HeaderValue::from_static(content_type),
+        );
+    }
+    response
+}

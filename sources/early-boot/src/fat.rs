@@ -1,0 +1,239 @@
+//! Reads one file out of the top folder of a FAT16 or FAT32 file system.
+//!
+//! After Microsoft's "FAT: General Overview of On-Disk Format" 1.03. What is
+//! read comes from a partition that anybody may have written to, so every
+//! number is checked before it is used, and every chain of clusters ends.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::io::{Read, Seek, SeekFrom};
+
+const ENTRY: usize = 32;
+const ATTRIBUTE_LONG_NAME: u8 = 0x0f;
+const ATTRIBUTE_VOLUME: u8 = 0x08;
+const ATTRIBUTE_FOLDER: u8 = 0x10;
+/// Bytes of a top folder that are looked at.
+const FOLDER_LIMIT: usize = 2 * 1024 * 1024;
+
+/// Reads the file `name` (in any case), at most `limit` and one byte of it.
+/// `None` if there is no such file.
+pub fn read_top_file(
+    device: impl Read + Seek,
+    name: &str,
+    limit: usize,
+) -> Result<Option<Vec<u8>>> {
+    let mut volume = Volume::open(device)?;
+    let folder = volume.top_folder()?;
+    let Some(found) = find(&folder, name) else {
+        return Ok(None);
+    };
+    let size = usize::try_from(found.size)
+        .context("size of the file")?
+        .min(limit + 1);
+    let mut bytes = if size == 0 {
+        Vec::new()
+    } else {
+        let mask = if volume.is_fat32 { u32::MAX } else { 0xffff };
+        volume.read_chain(found.cluster & mask, size)?
+    };
+    ensure!(bytes.len() >= size, "the file is cut off");
+    bytes.truncate(size);
+    Ok(Some(bytes))
+}
+
+struct Volume<D> {
+    device: D,
+    is_fat32: bool,
+    cluster_bytes: u64,
+    /// Where the first allocation table begins.
+    table: u64,
+    /// Where the top folder of FAT16 begins, and its size.
+    top: (u64, u64),
+    /// The first cluster of the top folder of FAT32.
+    top_cluster: u32,
+    /// Where cluster 2 begins.
+    data: u64,
+    /// One more than the last cluster.
+    clusters: u32,
+}
+
+struct Found {
+    cluster: u32,
+    size: u32,
+}
+
+impl<D: Read + Seek> Volume<D> {
+    fn open(mut device: D) -> Result<Self> {
+        let mut boot = [0u8; 512];
+        device.seek(SeekFrom::Start(0))?;
+        device
+            .read_exact(&mut boot)
+            .context("read the boot sector")?;
+        ensure!(boot[510..] == [0x55, 0xaa], "no FAT boot sector");
+        let u16_at = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
+        let u32_at = |at: usize| u64::from(u32_at(&boot, at));
+        let sector = u16_at(11);
+        ensure!(
+            [512, 1024, 2048, 4096].contains(&sector),
+            "odd sector size {sector}"
+        );
+        let per_cluster = u64::from(boot[13]);
+        ensure!(per_cluster.is_power_of_two(), "odd cluster size");
+        let reserved = u16_at(14);
+        let tables = u64::from(boot[16]);
+        let top_bytes = u16_at(17) * ENTRY as u64;
+        let first_nonzero = |a: u64, b: u64| if a != 0 { a } else { b };
+        let total = first_nonzero(u16_at(19), u32_at(32));
+        let table_sectors = first_nonzero(u16_at(22), u32_at(36));
+        ensure!(
+            reserved > 0 && (1..=2).contains(&tables) && table_sectors > 0,
+            "no FAT boot sector"
+        );
+        let top_start = reserved + tables * table_sectors;
+        let data_start = top_start + top_bytes.div_ceil(sector);
+        let data_sectors = total
+            .checked_sub(data_start)
+            .context("the file system is smaller than its tables")?;
+        let count = data_sectors / per_cluster;
+        // The kind follows from the count of clusters alone.
+        ensure!(
+            (4085..0x0fff_fff5).contains(&count),
+            "neither FAT16 nor FAT32"
+        );
+        let is_fat32 = count >= 65525;
+        let entry_bytes = if is_fat32 { 4 } else { 2 };
+        let clusters = (count + 2).min(table_sectors * sector / entry_bytes);
+        Ok(Self {
+            device,
+            is_fat32,
+            cluster_bytes: per_cluster * sector,
+            table: reserved * sector,
+            top: (top_start * sector, top_bytes),
+            top_cluster: if is_fat32 { u32_at(44) as u32 } else { 0 },
+            data: data_start * sector,
+            clusters: u32::try_from(clusters).context("count of clusters")?,
+        })
+    }
+
+    fn top_folder(&mut self) -> Result<Vec<u8>> {
+        if self.is_fat32 {
+            return self.read_chain(self.top_cluster, FOLDER_LIMIT);
+        }
+        let (start, size) = self.top;
+        self.read_at(start, size as usize)
+    }
+
+    /// Reads clusters until the chain ends or `enough` bytes are there.
+    fn read_chain(&mut self, first: u32, enough: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut cluster = first;
+        // `enough` bounds the loop, even where the chain is a circle.
+        while bytes.len() < enough {
+            ensure!(
+                (2..self.clusters).contains(&cluster),
+                "a chain of clusters leaves the file system"
+            );
+            let start = self.data + u64::from(cluster - 2) * self.cluster_bytes;
+            let size = self.cluster_bytes as usize;
+            let more = self.read_at(start, size)?;
+            bytes.extend(more);
+            match self.next(cluster)? {
+                Some(next) => cluster = next,
+                None => break,
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn next(&mut self, cluster: u32) -> Result<Option<u32>> {
+        if self.is_fat32 {
+            let entry = self.read_at(self.table + u64::from(cluster) * 4, 4)?;
+            let next = u32_at(&entry, 0) & 0x0fff_ffff;
+            Ok((next < 0x0fff_fff8).then_some(next))
+        } else {
+            let entry = self.read_at(self.table + u64::from(cluster) * 2, 2)?;
+            let next = u32::from(u16::from_le_bytes([entry[0], entry[1]]));
+            Ok((next < 0xfff8).then_some(next))
+        }
+    }
+
+    fn read_at(&mut self, start: u64, size: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; size];
+        self.device.seek(SeekFrom::Start(start))?;
+        if let Err(error) = self.device.read_exact(&mut bytes) {
+            bail!("read {size} bytes at {start}: {error}");
+        }
+        Ok(bytes)
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// Looks a file up by its long name, or by its short one if it has no other.
+fn find(folder: &[u8], name: &str) -> Option<Found> {
+    let mut long: Vec<u16> = Vec::new();
+    for entry in folder.chunks_exact(ENTRY) {
+        match entry[0] {
+            0x00 => return None,
+            0xe5 => {
+                long.clear();
+                continue;
+            }
+            _ => {}
+        }
+        let attributes = entry[11];
+        if attributes & 0x3f == ATTRIBUTE_LONG_NAME {
+            // The parts of a name come last part first.
+            let mut part = Vec::with_capacity(13);
+            for range in [1..11, 14..26, 28..32] {
+                for pair in entry[range].chunks_exact(2) {
+                    part.push(u16::from_le_bytes([pair[0], pair[1]]));
+                }
+            }
+            if entry[0] & 0x40 != 0 {
+                long.clear();
+            }
+            part.append(&mut long);
+            part.truncate(260);
+            long = part;
+            continue;
+        }
+        let long_name = long_name(&std::mem::take(&mut long));
+        if attributes & (ATTRIBUTE_VOLUME | ATTRIBUTE_FOLDER) != 0 {
+            continue;
+        }
+        let found_name = long_name.unwrap_or_else(|| short_name(entry));
+        if found_name.eq_ignore_ascii_case(name) {
+            let high = u32::from(u16::from_le_bytes([entry[20], entry[21]]));
+            let low = u32::from(u16::from_le_bytes([entry[26], entry[27]]));
+            return Some(Found {
+                cluster: high << 16 | low,
+                size: u32_at(entry, 28),
+            });
+        }
+    }
+    None
+}
+
+fn long_name(units: &[u16]) -> Option<String> {
+    let end = units
+        .iter()
+        .position(|&unit| unit == 0)
+        .unwrap_or(units.len());
+    (end > 0).then(|| String::from_utf16_lossy(&units[..end]))
+}
+
+fn short_name(entry: &[u8]) -> String {
+    let part = |range: std::ops::Range<usize>| {
+        String::from_utf8_lossy(&entry[range])
+            .trim_end()
+            .to_string()
+    };
+    let (stem, extension) = (part(0..8), part(8..11));
+    if extension.is_empty() {
+        stem
+    } else {
+        format!("{stem}.{extension}")
+    }
+}

@@ -1,0 +1,92 @@
+//! The file `user-data.toml` in the top folder of the EFI system partition.
+//!
+//! The partition is read directly, not mounted: mounting would load the
+//! modules of a file system for one small file (seconds under emulation) and
+//! would need the right to mount.
+
+use crate::{Source, fat};
+use anyhow::{Context, Result};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+const PARTITION: &str = "BULKHEAD-ESP";
+const FILE: &str = "user-data.toml";
+
+/// The EFI system partition of the disk that the root is on.
+pub struct Esp;
+
+impl Source for Esp {
+    fn name(&self) -> &'static str {
+        "EFI system partition"
+    }
+
+    fn location(&self) -> String {
+        format!("{PARTITION}/{FILE}")
+    }
+
+    fn read(&self, root: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
+        let Some(device) = find(root) else {
+            return Ok(None);
+        };
+        let file = File::open(&device).with_context(|| format!("open {}", device.display()))?;
+        fat::read_top_file(file, FILE, limit)
+            .with_context(|| format!("look for {FILE} on {}", device.display()))
+    }
+}
+
+/// The device of our partition, by what the kernel says about each block
+/// device, so that nothing has to wait for udev. Where several disks have one,
+/// it is that of the disk which holds the root.
+fn find(root: &Path) -> Option<PathBuf> {
+    let blocks = root.join("sys/class/block");
+    let mut candidates: Vec<(bool, PathBuf)> = Vec::new();
+    let root_disks = root_disks(&blocks);
+    let mut entries: Vec<_> = fs::read_dir(&blocks).ok()?.flatten().collect();
+    entries.sort_by_key(|entry| entry.file_name());
+    for entry in entries {
+        let Ok(uevent) = fs::read_to_string(entry.path().join("uevent")) else {
+            continue;
+        };
+        let field = |name: &str| {
+            uevent
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        };
+        if field("PARTNAME") != Some(PARTITION) {
+            continue;
+        }
+        if let Some(device) = field("DEVNAME") {
+            let disk = disk_of(&entry.path());
+            let is_ours = disk.is_some_and(|disk| root_disks.contains(&disk));
+            candidates.push((is_ours, root.join("dev").join(device)));
+        }
+    }
+    if root_disks.is_empty() {
+        return candidates.into_iter().map(|(_, device)| device).next();
+    }
+    // A foreign disk's ESP is not asked: whoever can plug in a disk should not
+    // configure the machine by that.
+    candidates
+        .into_iter()
+        .find(|(is_ours, _)| *is_ours)
+        .map(|(_, device)| device)
+}
+
+/// The disks below device-mapper devices, of which the root is one.
+fn root_disks(blocks: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(blocks) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| fs::read_dir(entry.path().join("slaves")).ok())
+        .flat_map(|slaves| slaves.flatten())
+        .filter_map(|slave| disk_of(&slave.path()))
+        .collect()
+}
+
+/// The folder of the disk that a partition's folder in sysfs lies in.
+fn disk_of(partition: &Path) -> Option<PathBuf> {
+    let real = fs::canonicalize(partition).ok()?;
+    real.parent().map(Path::to_path_buf)
+}

@@ -1,0 +1,129 @@
+//! From power-on to rendered files.
+
+use crate::generators;
+use crate::host::{Host, layout};
+use anyhow::{Context, Result};
+use api_types::{Outcome, UserDataReport};
+use early_boot::Source;
+use settings::Document;
+use settings_store::files::{Files, Folder};
+use settings_store::{Change, Opened, Store};
+use std::fs;
+use std::path::Path;
+
+/// The store of a machine that has come up.
+pub struct Booted {
+    /// Its settings.
+    pub store: Store<Folder>,
+}
+
+/// Brings settings up: populate from user data, generate, commit, apply.
+pub fn boot(host: &Host, sources: &[Box<dyn Source>]) -> Result<Booted> {
+    let mut store = open_store(host)?;
+    populate(host, &mut store, sources)?;
+    generate(host, &mut store);
+    host.render_all(&store.effective());
+    Ok(Booted { store })
+}
+
+/// What became of user data in this boot.
+pub fn user_data_report(root: &Path) -> Result<UserDataReport> {
+    let path = root.join(layout::USER_DATA_REPORT);
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))
+}
+
+fn open_store(host: &Host) -> Result<Store<Folder>> {
+    let path = host.root().join(layout::STORE);
+    let folder = match Folder::new(&path) {
+        Ok(folder) => folder,
+        Err(error) => {
+            alarm(&format!(
+                "no settings can be stored in {}: {error}; changes will not outlast this boot",
+                path.display()
+            ));
+            let path = host.root().join(layout::VOLATILE_STORE);
+            Folder::new(&path).with_context(|| format!("make {}", path.display()))?
+        }
+    };
+    let Opened { store, complaints } = Store::open(folder, host.defaults().clone());
+    for complaint in complaints {
+        alarm(&complaint);
+    }
+    Ok(store)
+}
+
+/// Takes user data, once in a machine's life. A document that was refused is
+/// looked at again at the next boot, unless somebody has set something since:
+/// correcting the document and rebooting is enough, and never undoes a change.
+fn populate<F: Files>(
+    host: &Host,
+    store: &mut Store<F>,
+    sources: &[Box<dyn Source>],
+) -> Result<()> {
+    let report = if store.user_data_done() {
+        UserDataReport::default()
+    } else {
+        let (settings, report) = early_boot::gather(sources, host.root());
+        let refused = tell(&report);
+        let change = Change {
+            strong: settings,
+            ..Change::default()
+        };
+        let is_final = !refused || !change.strong.is_empty() || !store.layers().user.is_empty();
+        if is_final && let Err(error) = store.commit_first_boot(&change) {
+            alarm(&format!(
+                "user data was not stored: {:#}",
+                anyhow::Error::from(error)
+            ));
+        }
+        report
+    };
+    let path = host.root().join(layout::USER_DATA_REPORT);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    }
+    let json = serde_json::to_vec(&report).context("write the report on user data")?;
+    sysutil::fs::write_atomic(&path, &json, 0o600)
+}
+
+/// Says on the console and in the journal what became of user data, and
+/// whether some of it was refused.
+fn tell(report: &UserDataReport) -> bool {
+    let mut refused = false;
+    for source in &report.sources {
+        let place = format!("user data from {} ({})", source.name, source.location);
+        match source.outcome {
+            Outcome::Accepted => tracing::info!("{place}: accepted"),
+            Outcome::Empty => tracing::info!("{place}: empty"),
+            Outcome::Refused => {
+                refused = true;
+                alarm(&format!(
+                    "{place} was refused as a whole; booting without it"
+                ));
+                for fault in &source.faults {
+                    for line in fault.to_string().lines() {
+                        alarm(&format!("user data: {line}"));
+                    }
+                }
+            }
+        }
+    }
+    refused
+}
+
+fn generate<F: Files>(host: &Host, store: &mut Store<F>) {
+    let layers = store.layers();
+    let generated: Document = generators::generate(host.root(), &layers.user, &layers.generated);
+    if let Err(error) = store.set_generated(generated) {
+        alarm(&format!(
+            "generated settings were not stored: {:#}",
+            anyhow::Error::from(error)
+        ));
+    }
+}
+
+fn alarm(line: &str) {
+    tracing::error!("{line}");
+    sysutil::console::alarm(line);
+}
