@@ -5,5 +5,6 @@
 //! from a `go.mod` beside the manifest) and `source` (a Debian source package
 //! and steps).
 
+pub mod cargo;
 pub mod debian;
 pub mod files;
