@@ -105,6 +105,34 @@ pub fn set_selinux_label(path: &Path, label: &str) -> Result<()> {
     }
 }
 
+/// The SELinux label of `path` itself (links are not followed); none without
+/// SELinux, or on a file system without labels.
+pub fn selinux_label(path: &Path) -> Result<Option<String>> {
+    let c_path = CString::new(path.as_os_str().as_bytes()).context("path with a zero byte")?;
+    // Longer than any label: the kernel keeps them below a page.
+    let mut value = [0_u8; 4096];
+    // SAFETY: both names are C strings, and the buffer is as long as we say.
+    let length = unsafe {
+        libc::lgetxattr(
+            c_path.as_ptr(),
+            c"security.selinux".as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    match Errno::result(length) {
+        Ok(length) => {
+            let label = value.get(..length.unsigned_abs()).unwrap_or_default();
+            let label = label.strip_suffix(b"\0").unwrap_or(label);
+            Ok(Some(String::from_utf8_lossy(label).into_owned()))
+        }
+        Err(Errno::ENODATA | Errno::ENOTSUP) => Ok(None),
+        Err(error) => {
+            Err(error).with_context(|| format!("reading the SELinux label of {}", path.display()))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +153,10 @@ mod tests {
         assert!(format!("{error:#}").contains("size of the block device"));
         let error = resize_partition(&file, 7, 0, 1).expect_err("no disk");
         assert!(format!("{error:#}").contains("partition 7"));
-        let error = set_selinux_label(&folder.path().join("none"), "a:b:c:s0").expect_err("none");
+        let none = folder.path().join("none");
+        let error = set_selinux_label(&none, "a:b:c:s0").expect_err("none");
         assert!(format!("{error:#}").contains("a:b:c:s0"));
+        let error = selinux_label(&none).expect_err("none");
+        assert!(format!("{error:#}").contains("reading the SELinux label"));
     }
 }
