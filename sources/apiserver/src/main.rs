@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use apiserver::{App, server};
 use settings_agent::{Host, Systemd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -40,14 +40,14 @@ fn run(arguments: Arguments) -> Result<()> {
 }
 
 async fn serve(arguments: Arguments, app: App) -> Result<()> {
-    let is_host = arguments.root == PathBuf::from("/");
+    let is_host = arguments.root == Path::new("/");
     let listener = server::listen(&arguments.socket, is_host.then_some(API_GROUP))?;
     sysutil::notify::ready()?;
     if is_host {
         sysutil::console::say("API ready");
     }
     tokio::spawn(app.clone().apply_as_wanted());
-    server::serve(listener, app).await;
+    server::serve(listener, app, server::Limits::default()).await;
     Ok(())
 }
 

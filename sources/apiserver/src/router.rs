@@ -30,7 +30,7 @@ pub async fn route(app: &App, request: &Request) -> Answer {
         ("GET", "/metadata/templates") => metadata::templates(request),
         ("POST", "/actions/reboot") => actions::reboot(app).await,
         ("GET", "/report") => report::list(),
-        ("GET", "/report/boot") => report::boot(app, request).await,
+        ("GET", "/report/boot") => report::boot(request).await,
         ("GET", "/report/user-data") => report::user_data(app, request).await,
         (method, path) if PATHS.contains(&path) => {
             Err(Answer::text(405, format!("{path} does not take {method}")))

@@ -19,12 +19,27 @@ use tokio::sync::Semaphore;
 
 mod io;
 
-/// Connections served at once; more of them wait in the socket's queue.
-const CONNECTIONS: usize = 256;
-/// How long a request's header, and then its body, may take to arrive.
-const READ_TIME: Duration = Duration::from_secs(10);
-/// How long a client may leave an answer unread.
-const WRITE_TIME: Duration = Duration::from_secs(30);
+/// How much a client may ask for before it is left alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections served at once; more of them wait in the socket's queue.
+    pub connections: usize,
+    /// How long a request's header, and then its body, may take to arrive; also
+    /// how long a connection may lie idle.
+    pub read: Duration,
+    /// How long a client may leave an answer unread.
+    pub write: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            read: Duration::from_secs(10),
+            write: Duration::from_secs(30),
+        }
+    }
+}
 
 /// Makes the socket, for `root` and the group `group` only. It is there for
 /// clients only when this returns: made under another name, then renamed.
@@ -45,8 +60,8 @@ pub fn listen(path: &Path, group: Option<u32>) -> Result<UnixListener> {
 }
 
 /// Serves connections for ever.
-pub async fn serve(listener: UnixListener, app: App) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+pub async fn serve(listener: UnixListener, app: App, limits: Limits) {
+    let places = Arc::new(Semaphore::new(limits.connections));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
@@ -55,7 +70,7 @@ pub async fn serve(listener: UnixListener, app: App) {
             Ok((stream, _)) => {
                 let app = app.clone();
                 tokio::spawn(async move {
-                    connection(stream, app).await;
+                    connection(stream, app, limits).await;
                     drop(place);
                 });
             }
@@ -68,30 +83,34 @@ pub async fn serve(listener: UnixListener, app: App) {
     }
 }
 
-async fn connection(stream: UnixStream, app: App) {
+async fn connection(stream: UnixStream, app: App, limits: Limits) {
     let service = service_fn(move |request| {
         let app = app.clone();
-        async move { Ok::<_, Infallible>(respond(&app, request).await) }
+        async move { Ok::<_, Infallible>(respond(&app, request, limits.read).await) }
     });
     let served = http1::Builder::new()
         .timer(io::Timer)
-        .header_read_timeout(READ_TIME)
+        .header_read_timeout(limits.read)
         .max_buf_size(64 * 1024)
-        .serve_connection(io::Stream::new(stream, WRITE_TIME), service)
+        .serve_connection(io::Stream::new(stream, limits.write), service)
         .await;
     if let Err(error) = served {
         tracing::debug!("connection ended: {error}");
     }
 }
 
-async fn respond(app: &App, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
+async fn respond(
+    app: &App,
+    request: hyper::Request<Incoming>,
+    time: Duration,
+) -> hyper::Response<Full<Bytes>> {
     let method = request.method().as_str().to_string();
     let target = request
         .uri()
         .path_and_query()
         .map_or("/", |target| target.as_str())
         .to_string();
-    let answer = match body(request.into_body()).await {
+    let answer = match body(request.into_body(), time).await {
         Ok(body) => router::route(app, &Request::new(&method, &target, body)).await,
         Err(refused) => refused,
     };
@@ -101,19 +120,19 @@ async fn respond(app: &App, request: hyper::Request<Incoming>) -> hyper::Respons
     hyper_response(answer)
 }
 
-async fn body(body: Incoming) -> Result<Vec<u8>, Answer> {
+async fn body(body: Incoming, time: Duration) -> Result<Vec<u8>, Answer> {
     let too_large = || {
         let text = format!("the body is larger than {} bytes", api_types::BODY_LIMIT);
         Answer::text(413, text)
     };
     let whole = Limited::new(body, api_types::BODY_LIMIT).collect();
-    match tokio::time::timeout(READ_TIME, whole).await {
+    match tokio::time::timeout(time, whole).await {
         Ok(Ok(body)) => Ok(body.to_bytes().to_vec()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Answer::text(400, format!("the body broke off: {error}"))),
         Err(_) => Err(Answer::text(
             408,
-            format!("the body took longer than {} s", READ_TIME.as_secs()),
+            format!("the body took longer than {time:?}"),
         )),
     }
 }

@@ -97,9 +97,7 @@ impl Host {
             }
         }
         for error in failed {
-            let line = format!("config file not rendered: {error:#}");
-            tracing::error!("{line}");
-            sysutil::console::alarm(&line);
+            self.alarm(&format!("config file not rendered: {error:#}"));
         }
     }
 
@@ -136,6 +134,15 @@ impl Host {
                 let texts: Vec<String> = failed.iter().map(|error| format!("{error:#}")).collect();
                 anyhow::bail!("{}", texts.join("; "))
             }
+        }
+    }
+
+    /// Says something that somebody has to see, in the journal and on the
+    /// console; a host in a folder has none.
+    pub fn alarm(&self, line: &str) {
+        tracing::error!("{line}");
+        if self.root == Path::new("/") {
+            sysutil::console::alarm(line);
         }
     }
 

@@ -38,7 +38,7 @@ fn open_store(host: &Host) -> Result<Store<Folder>> {
     let folder = match Folder::new(&path) {
         Ok(folder) => folder,
         Err(error) => {
-            alarm(&format!(
+            host.alarm(&format!(
                 "no settings can be stored in {}: {error}; changes will not outlast this boot",
                 path.display()
             ));
@@ -48,7 +48,7 @@ fn open_store(host: &Host) -> Result<Store<Folder>> {
     };
     let Opened { store, complaints } = Store::open(folder, host.defaults().clone());
     for complaint in complaints {
-        alarm(&complaint);
+        host.alarm(&complaint);
     }
     Ok(store)
 }
@@ -65,14 +65,14 @@ fn populate<F: Files>(
         UserDataReport::default()
     } else {
         let (settings, report) = early_boot::gather(sources, host.root());
-        let refused = tell(&report);
+        let refused = tell(host, &report);
         let change = Change {
             strong: settings,
             ..Change::default()
         };
         let is_final = !refused || !change.strong.is_empty() || !store.layers().user.is_empty();
         if is_final && let Err(error) = store.commit_first_boot(&change) {
-            alarm(&format!(
+            host.alarm(&format!(
                 "user data was not stored: {:#}",
                 anyhow::Error::from(error)
             ));
@@ -89,7 +89,7 @@ fn populate<F: Files>(
 
 /// Says on the console and in the journal what became of user data, and
 /// whether some of it was refused.
-fn tell(report: &UserDataReport) -> bool {
+fn tell(host: &Host, report: &UserDataReport) -> bool {
     let mut refused = false;
     for source in &report.sources {
         let place = format!("user data from {} ({})", source.name, source.location);
@@ -98,12 +98,12 @@ fn tell(report: &UserDataReport) -> bool {
             Outcome::Empty => tracing::info!("{place}: empty"),
             Outcome::Refused => {
                 refused = true;
-                alarm(&format!(
+                host.alarm(&format!(
                     "{place} was refused as a whole; booting without it"
                 ));
                 for fault in &source.faults {
                     for line in fault.to_string().lines() {
-                        alarm(&format!("user data: {line}"));
+                        host.alarm(&format!("user data: {line}"));
                     }
                 }
             }
@@ -116,14 +116,9 @@ fn generate<F: Files>(host: &Host, store: &mut Store<F>) {
     let layers = store.layers();
     let generated: Document = generators::generate(host.root(), &layers.user, &layers.generated);
     if let Err(error) = store.set_generated(generated) {
-        alarm(&format!(
+        host.alarm(&format!(
             "generated settings were not stored: {:#}",
             anyhow::Error::from(error)
         ));
     }
-}
-
-fn alarm(line: &str) {
-    tracing::error!("{line}");
-    sysutil::console::alarm(line);
 }

@@ -166,12 +166,10 @@ fn sift(stored: Stored) -> (State, Faults) {
     let tree = Value::Object(tree);
     let (user, faults) = Document::salvage(&tree);
     let mut parked = Map::new();
-    if !faults.is_empty() {
-        if let Value::Object(tree) = &tree {
-            for (key, value) in settings::leaves(tree) {
-                if user.get(&key).is_none() {
-                    overlay_value(&mut parked, key.parts(), value.clone());
-                }
+    if let (false, Value::Object(tree)) = (faults.is_empty(), &tree) {
+        for (key, value) in settings::leaves(tree) {
+            if user.get(&key).is_none() {
+                overlay_value(&mut parked, key.parts(), value.clone());
             }
         }
     }

@@ -20,8 +20,8 @@ pub fn list() -> Reply {
 }
 
 /// `GET /report/boot` (ours).
-pub async fn boot(_app: &App, _request: &Request) -> Reply {
-    Err(Answer::text(501, "the boot report is not there yet"))
+pub async fn boot(request: &Request) -> Reply {
+    told(request, diagnostics::boot_report).await
 }
 
 /// `GET /report/user-data` (ours).
