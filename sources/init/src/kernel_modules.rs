@@ -9,7 +9,7 @@ use std::path::Path;
 /// Names of the files to load at every boot, one a line, in order.
 pub const BOOT_LIST: &str = "/modules/order";
 /// The same for those that reading the EFI system partition needs.
-pub const ESP_LIST: &str = "/modules/order-esp";
+pub const ESP_LIST: &str = "/modules/esp-order";
 
 /// `MODULE_INIT_COMPRESSED_FILE`: the kernel unpacks the file itself.
 const COMPRESSED_FILE: i32 = 4;

@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result};
 use boot_slots::layout::ESP_SIZE;
-use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
+use fatfs::{
+    Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider,
+};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 
@@ -12,8 +14,7 @@ const VOLUME_ID: u32 = 0xb001_b001;
 const VOLUME_LABEL: [u8; 11] = *b"BULKHEADESP";
 
 /// A file system of the partition's size with `files`, each a path with `/` and
-/// the content. Folders are made as needed. There is no time in it: the library
-/// has no clock without its `chrono` feature.
+/// the content. Folders are made as needed.
 pub fn build<P: AsRef<str>>(files: &[(P, Vec<u8>)]) -> Result<Vec<u8>> {
     // The order decides which clusters a file gets.
     let files: BTreeMap<&str, &[u8]> = files
@@ -28,7 +29,8 @@ pub fn build<P: AsRef<str>>(files: &[(P, Vec<u8>)]) -> Result<Vec<u8>> {
         .volume_label(VOLUME_LABEL);
     fatfs::format_volume(Cursor::new(&mut volume), options)
         .context("cannot format the EFI system partition")?;
-    let file_system = FileSystem::new(Cursor::new(&mut volume), FsOptions::new())
+    let options = FsOptions::new().time_provider(&FixedTime);
+    let file_system = FileSystem::new(Cursor::new(&mut volume), options)
         .context("cannot open the EFI system partition")?;
     for (path, content) in files {
         add(&file_system, path, content)
@@ -38,6 +40,34 @@ pub fn build<P: AsRef<str>>(files: &[(P, Vec<u8>)]) -> Result<Vec<u8>> {
         .unmount()
         .context("cannot complete the EFI system partition")?;
     Ok(volume)
+}
+
+/// The time of every file. Without a valid one (month and day 0, say) firmware
+/// refuses to rename a file, and with that boot counting fails.
+#[derive(Debug)]
+struct FixedTime;
+
+impl TimeProvider for FixedTime {
+    fn get_current_date(&self) -> Date {
+        Date {
+            year: 2020,
+            month: 1,
+            day: 1,
+        }
+    }
+
+    fn get_current_date_time(&self) -> DateTime {
+        let time = Time {
+            hour: 0,
+            min: 0,
+            sec: 0,
+            millis: 0,
+        };
+        DateTime {
+            date: self.get_current_date(),
+            time,
+        }
+    }
 }
 
 fn add(
@@ -86,6 +116,34 @@ mod tests {
                 .unwrap();
             assert!(read == content, "{path}");
         }
+    }
+
+    #[test]
+    fn times_are_ones_that_firmware_takes() {
+        let mut volume = build(&files()).unwrap();
+        let file_system = FileSystem::new(Cursor::new(&mut volume), FsOptions::new()).unwrap();
+        let folder = file_system.root_dir().open_dir("EFI/Linux").unwrap();
+        let mut count = 0;
+        for entry in folder.iter() {
+            let entry = entry.unwrap();
+            for date in [
+                entry.created().date,
+                entry.modified().date,
+                entry.accessed(),
+            ] {
+                assert_eq!(
+                    (date.year, date.month, date.day),
+                    (2020, 1, 1),
+                    "{}",
+                    entry.file_name()
+                );
+            }
+            count += 1;
+        }
+        assert_eq!(
+            count, 3,
+            "the file and the two entries of a folder for itself and its parent"
+        );
     }
 
     #[test]
