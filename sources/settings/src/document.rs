@@ -57,13 +57,9 @@ impl Document {
         };
         let tree = toml_value(settings.get_ref(), &mut Key::root(), &mut faults);
         let (document, more) = Self::salvage(&tree);
-        for fault in more.iter() {
-            // What could not be turned into JSON is null by now; the fault
-            // that says so is there already.
-            if !faults.iter().any(|known| known.key == fault.key) {
-                faults.add(&fault.key, fault.reason.clone());
-            }
-        }
+        // What could not be turned into JSON is null by now; the fault that says
+        // so is there already.
+        faults.absorb_unless_known(more);
         if faults.is_empty() {
             Ok(Some(document))
         } else {
@@ -323,4 +319,346 @@ fn line_of(text: &str, document: &DeTable<'_>, key: &Key) -> Option<usize> {
 fn line_at(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().iter().take(offset);
     before.filter(|&&byte| byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn key(text: &str) -> Key {
+        text.parse().expect(text)
+    }
+
+    fn document(tree: Value) -> Document {
+        Document::from_value(&tree).expect("a valid tree")
+    }
+
+    #[test]
+    fn the_models_own_defaults_are_valid() {
+        let defaults = Document::defaults();
+        assert_eq!(defaults.get(&key("ntp.options")), Some(&json!(["iburst"])));
+        assert_eq!(
+            defaults
+                .settings()
+                .motd
+                .map(|motd| motd.as_str().to_string()),
+            Some("Welcome to Bulkhead!".to_string())
+        );
+    }
+
+    #[test]
+    fn every_setting_can_be_set() {
+        let tree = json!({
+            "motd": "two\nlines",
+            "ntp": { "time-servers": ["169.254.169.123"], "options": ["iburst", "minpoll 4"] },
+            "network": {
+                "hostname": "node-1.example.com",
+                "hosts": [["10.0.0.1", ["a", "b.example"]], ["fd00::1", []]],
+                "https-proxy": "http://user:pw@proxy:3128",
+                "no-proxy": ["localhost", ".svc"],
+            },
+            "dns": { "name-servers": ["10.0.0.2", "fd00::2"], "search-list": ["a.example"] },
+            "kernel": {
+                "lockdown": "confidentiality",
+                "modules": { "xfs": { "allowed": true, "autoload": true }, "udf": { "autoload": false } },
+                "sysctl": { "net.ipv4.ip_forward": "1", "vm/swappiness": "" },
+            },
+            "pki": { "corp": { "data": "", "trusted": true } },
+        });
+        let document = document(tree.clone());
+        assert_eq!(document.to_value(), tree);
+        assert_eq!(Document::from(&document.settings()), document);
+        let schema = Settings::schema();
+        for key in document.keys() {
+            assert!(schema.knows(&key), "{key}");
+        }
+    }
+
+    /// Faults of a TOML document, one a line.
+    fn faults(text: &str) -> String {
+        Document::from_toml(text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn faults_in_toml_come_with_their_lines() {
+        for (text, expected) in [
+            (
+                "motd = 'x'",
+                "settings: the document has no top-level table [settings]",
+            ),
+            (
+                "settings = 1",
+                "line 1: settings: expected a table, got the number 1",
+            ),
+            (
+                "\n[settings]\nmtod = 'x'",
+                "line 3: settings.mtod: unknown key; did you mean settings.motd?",
+            ),
+            (
+                "[settings.kubernetes]",
+                "line 1: settings.kubernetes: unknown key",
+            ),
+            (
+                "[settings.ntp]\n# comment\n'time_servers' = []",
+                "line 3: settings.ntp.time_servers: unknown key; did you mean settings.ntp.time-servers?",
+            ),
+            (
+                "[settings.network]\nhosts = [\n  ['10.0.0.1', ['a']],\n  ['x', ['b']],\n]",
+                "line 2: settings.network.hosts: item 2: \"x\" is not an IP address",
+            ),
+            (
+                "[settings.network]\nhosts = [['10.0.0.1']]",
+                "line 2: settings.network.hosts: item 1: expected a list of exactly two values",
+            ),
+            (
+                "[settings]\nkernel.sysctl.'a b' = 'x'\nkernel.sysctl.y = 1\nmotd = 1979-05-27",
+                "line 2: settings.kernel.sysctl.\"a b\": \"a b\" is not a kernel parameter of letters, digits, '.', '/', '-' and '_', at most 128 long, without '..' and without '.' or '/' in front\n\
+                 line 3: settings.kernel.sysctl.y: expected a text of one line (a string), got the number 1; put it in quotes (with apiclient set: --json)\n\
+                 line 4: settings.motd: no setting is a date; put it in quotes if it is a text",
+            ),
+            (
+                "[settings.kernel.modules.'../x']\nallowed = true",
+                "line 1: settings.kernel.modules.\"../x\": \"../x\" is not a module name of letters, digits, '-' and '_', at most 56 long",
+            ),
+            (
+                "[settings.pki.a]\ntrusted = 'yes'",
+                "line 2: settings.pki.a.trusted: expected true or false, got a string",
+            ),
+            (
+                "[settings.dns]\nname-servers = 1e400",
+                "line 2: settings.dns.name-servers: the number is not finite",
+            ),
+            (
+                "[settings.dns]\nname-servers = 99999999999999999999",
+                "line 2: settings.dns.name-servers: the number does not fit into 64 bits",
+            ),
+        ] {
+            assert_eq!(faults(text), expected, "{text}");
+        }
+        for (text, line) in [
+            ("[settings]\nmotd = ", "line 2: settings: not TOML: "),
+            ("[settings\n", "line 1: settings: not TOML: "),
+            (
+                "[settings]\nmotd = 'a'\nmotd = 'b'",
+                "line 3: settings: not TOML: ",
+            ),
+            ("[settings]\n\u{0}", "line 2: settings: not TOML: "),
+        ] {
+            let faults = faults(text);
+            assert!(faults.starts_with(line), "{text}: {faults}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_repeated_in_faults() {
+        let faults = faults(
+            "[settings]\nnetwork.https-proxy = 'http://user:hunter2@p x'\npki.a.data = 'hunter2!'\n\
+             kernel.sysctl.a = \"hunter2\\n\"\nmotd = ['hunter2']",
+        );
+        assert_eq!(faults.lines().count(), 4, "{faults}");
+        assert!(!faults.contains("hunter2"), "{faults}");
+    }
+
+    #[test]
+    fn what_is_no_settings_document() {
+        assert_eq!(Document::from_toml(" \n\t"), Ok(None));
+        assert_eq!(
+            Document::from_toml("[settings]"),
+            Ok(Some(Document::default()))
+        );
+        assert_eq!(
+            Document::from_toml("[settings.ntp]\n[other]\nx = 1979-05-27"),
+            Ok(Some(Document::default())),
+            "empty tables set nothing, other tables are not looked at"
+        );
+    }
+
+    #[test]
+    fn too_much_is_refused() {
+        let mut many = String::from("[settings.kernel.sysctl]\n");
+        for n in 0..100_000 {
+            many.push_str(&format!("k{n}=''\n"));
+        }
+        assert!(many.len() < limits::DOCUMENT_BYTES);
+        let told = faults(&many);
+        assert_eq!(
+            told,
+            "line 1: settings: the document has 100002 keys; at most 10000 are taken"
+        );
+        let large = format!("[settings]\nmotd = '{}'", "x".repeat(10 * 1024 * 1024));
+        let told = faults(&large);
+        assert!(told.contains("at most 2097152 are taken"), "{told}");
+        let wrong = (0..1000).map(|n| format!("k{n} = 1\n")).collect::<String>();
+        let told = faults(&format!("[settings]\n{wrong}"));
+        assert!(told.ends_with("\nand 968 more faults"), "{told}");
+        let deep = format!("settings.x = {}{}", "[".repeat(50_000), "]".repeat(50_000));
+        assert!(faults(&deep).contains("not TOML"));
+    }
+
+    #[test]
+    fn salvage_keeps_what_is_valid() {
+        let (document, faults) = Document::salvage(&json!({
+            "motd": "x",
+            "gone": 1,
+            "ntp": { "options": ["a", 1], "time-servers": ["t"] },
+            "kernel": { "modules": { "a": { "allowed": 1, "autoload": true }, "..": {} } },
+        }));
+        assert_eq!(
+            document.to_value(),
+            json!({
+                "motd": "x",
+                "ntp": { "time-servers": ["t"] },
+                "kernel": { "modules": { "a": { "autoload": true } } },
+            })
+        );
+        let keys: Vec<String> = faults.iter().map(|fault| fault.key.to_string()).collect();
+        assert_eq!(
+            keys,
+            [
+                "settings.gone",
+                "settings.ntp.options",
+                "settings.kernel.modules.\"..\"",
+                "settings.kernel.modules.a.allowed",
+            ]
+        );
+    }
+
+    #[test]
+    fn layers_and_removal() {
+        let mut settings =
+            document(json!({"ntp": {"options": ["a"]}, "kernel": {"sysctl": {"a.b": "1"}}}));
+        settings.merge(&document(
+            json!({"ntp": {"options": ["b"], "time-servers": []}, "motd": "x"}),
+        ));
+        assert_eq!(
+            settings.to_value(),
+            json!({
+                "motd": "x",
+                "ntp": { "options": ["b"], "time-servers": [] },
+                "kernel": { "sysctl": { "a.b": "1" } },
+            })
+        );
+        assert_eq!(
+            settings.unset(&key("kernel")),
+            [key("kernel.sysctl.\"a.b\"")]
+        );
+        assert_eq!(settings.unset(&key("kernel")), []);
+        assert_eq!(settings.unset(&key("ntp.options")), [key("ntp.options")]);
+        assert_eq!(
+            settings.to_value(),
+            json!({"motd": "x", "ntp": {"time-servers": []}})
+        );
+        assert_eq!(settings.unset(&Key::root()).len(), 2);
+        assert!(settings.is_empty());
+    }
+
+    #[test]
+    fn the_schema_tells_what_there_is() {
+        let schema = Settings::schema();
+        for (text, known) in [
+            ("motd", true),
+            ("ntp", true),
+            ("kernel.modules.anything.allowed", true),
+            ("kernel.sysctl.\"a.b\"", true),
+            ("pki.x", true),
+            ("motd.x", false),
+            ("kernel.modules.x.y", false),
+            ("nothing", false),
+        ] {
+            assert_eq!(schema.knows(&key(text)), known, "{text}");
+        }
+        let json = schema.json_schema();
+        let at = |pointer: &str| json.pointer(pointer).cloned().unwrap_or_default();
+        assert_eq!(at("/additionalProperties"), json!(false));
+        assert_eq!(
+            at("/properties/ntp/properties/options/default"),
+            json!(["iburst"])
+        );
+        assert_eq!(
+            at("/properties/kernel/properties/lockdown/enum"),
+            json!(["none", "integrity", "confidentiality"])
+        );
+        assert_eq!(
+            schema.skeleton(),
+            json!({
+                "dns": {}, "kernel": { "modules": {}, "sysctl": {} }, "network": {}, "ntp": {}, "pki": {},
+            })
+        );
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,12}".prop_map(Value::from),
+        ];
+        let name = prop_oneof![
+            Just("motd"),
+            Just("ntp"),
+            Just("options"),
+            Just("kernel"),
+            Just("modules"),
+            Just("sysctl"),
+            Just("allowed"),
+            Just("network"),
+            Just("hosts"),
+            Just("pki"),
+            Just("a.b"),
+            Just("\"\n"),
+            Just(""),
+        ];
+        leaf.prop_recursive(5, 40, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::btree_map(name.clone(), inner, 0..6).prop_map(|table| {
+                    let table = table
+                        .into_iter()
+                        .map(|(name, value)| (name.to_string(), value));
+                    Value::Object(table.collect())
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_tree_is_taken_or_refused(tree in value()) {
+            let (document, faults) = Document::salvage(&tree);
+            // What was taken is valid, and takes part in everything.
+            prop_assert_eq!(Document::from_value(&document.to_value()), Ok(document.clone()));
+            prop_assert_eq!(Document::from(&document.settings()), document.clone());
+            for key in document.keys() {
+                prop_assert!(document.get(&key).is_some());
+                prop_assert_eq!(key.to_string().parse::<Key>(), Ok(key.clone()));
+            }
+            if faults.is_empty() {
+                let mut emptied = document.clone();
+                emptied.unset(&Key::root());
+                prop_assert!(emptied.is_empty());
+            }
+        }
+
+        #[test]
+        fn any_text_is_taken_or_refused(text in "(\\[settings(\\.[a-z\"']{0,3})?\\]\n?)?(\\PC|[\n\"'\\[\\]{}=.,#]){0,60}") {
+            if let Err(faults) = Document::from_toml(&text) {
+                prop_assert!(!faults.is_empty());
+                let lines = text.lines().count().max(1) + 1;
+                for fault in faults.iter() {
+                    prop_assert!(fault.line.is_none_or(|line| (1..=lines).contains(&line)));
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_written_as_toml_reads_back(tree in value()) {
+            let (document, _) = Document::salvage(&tree);
+            let text = toml::to_string(&json!({ "settings": document.to_value() }))
+                .expect("settings are TOML");
+            prop_assert_eq!(Document::from_toml(&text), Ok(Some(document)));
+        }
+    }
 }

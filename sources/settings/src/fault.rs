@@ -77,11 +77,24 @@ impl Faults {
         self.untold
     }
 
-    /// Gives each fault the line that `line_of` finds for it.
+    /// Takes over faults, but for those of keys that have one already.
+    pub(crate) fn absorb_unless_known(&mut self, more: Self) {
+        let known: Vec<Key> = self.list.iter().map(|fault| fault.key.clone()).collect();
+        for fault in more.list {
+            if !known.contains(&fault.key) {
+                self.add(&fault.key, fault.reason);
+            }
+        }
+        self.untold += more.untold;
+    }
+
+    /// Gives each fault the line that `line_of` finds for it, and puts them in
+    /// the order of their lines.
     pub(crate) fn locate(&mut self, line_of: impl Fn(&Key) -> Option<usize>) {
         for fault in &mut self.list {
             fault.line = fault.line.or_else(|| line_of(&fault.key));
         }
+        self.list.sort_by_key(|fault| fault.line);
     }
 
     pub(crate) fn at_line(mut self, line: Option<usize>) -> Self {
