@@ -79,6 +79,9 @@ pub fn program_sets(definitions: &Definitions) -> Vec<ProgramSet> {
 impl ProgramSet {
     /// The set's part of the workspace in the folder `workspace`.
     pub fn source(&self, workspace: &Path) -> Result<Source> {
+        if self.link == Linkage::Efi {
+            return super::efi::source(workspace, &self.crates);
+        }
         let crates: Vec<&str> = self.crates.iter().map(String::as_str).collect();
         Source::read(workspace, &crates)
             .with_context(|| format!("cannot read the sources of {}", crates.join(", ")))
@@ -112,6 +115,11 @@ impl ProgramSet {
         let key = self.key(source, toolchain.key(), arch);
         if let Some(entry) = store.get(&key)? {
             return Ok(entry);
+        }
+        if self.link == Linkage::Efi {
+            return store.build(&key, |staging| {
+                super::efi::build(context, source, toolchain, arch, &self.crates, staging)
+            });
         }
         let crates = vendor(context, source, store)?;
         store.build(&key, |staging| match cache {
@@ -354,6 +362,37 @@ impl Source {
         files.insert("Cargo.toml".to_string(), SourceFile::text(text));
         let lock = trim_lock(&root.join("Cargo.lock"), members.into_values())?;
         Ok(Self { files, lock })
+    }
+
+    /// Files and folders of the workspace as they are, for programs that are no
+    /// members of it and have no dependencies.
+    pub(super) fn of_files(root: &Path, paths: &[String]) -> Result<Self> {
+        let mut files = BTreeMap::new();
+        for path in paths {
+            if root.join(path).is_dir() {
+                read_folder(root, path, &mut files)?;
+            } else {
+                let file = root.join(path);
+                let content = fs::read_to_string(&file)
+                    .with_context(|| format!("cannot read {}", file.display()))?;
+                files.insert(path.clone(), SourceFile::text(content));
+            }
+        }
+        Ok(Self {
+            files,
+            lock: String::new(),
+        })
+    }
+
+    /// Writes what [`of_files`](Self::of_files) has read into the folder `folder`.
+    pub(super) fn write_files(&self, folder: &Path) -> Result<()> {
+        for (path, file) in &self.files {
+            let path = folder.join(path);
+            let mode = if file.executable { 0o755 } else { 0o644 };
+            write_whole(&path, &file.content, mode)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// A hash of all of it.

@@ -7,4 +7,5 @@
 
 pub mod cargo;
 pub mod debian;
+pub mod efi;
 pub mod files;
