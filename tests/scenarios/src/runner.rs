@@ -23,6 +23,9 @@ pub struct Outcome {
     pub notes: Vec<String>,
     /// Processor seconds of everything it ran.
     pub cpu: f64,
+    /// Those among them that were spent on a machine which later scenarios start
+    /// from, too. They are not held against this one.
+    pub shared: f64,
     /// What it may take.
     pub budget: f64,
     /// Seconds on the clock.
@@ -101,14 +104,15 @@ fn run_one(setup: &Setup, scenario: &Scenario) -> Result<Outcome> {
         kept: None,
         notes: stage.take_notes(),
         cpu: children_cpu() - cpu,
+        shared: stage.shared(),
         budget: scenario.budget,
         wall: clock.elapsed().as_secs_f64(),
     };
-    if outcome.failure.is_none() && outcome.cpu > outcome.budget {
+    let own = outcome.cpu - outcome.shared;
+    if outcome.failure.is_none() && own > outcome.budget {
         outcome.failure = Some(format!(
-            "it took {:.0} CPU seconds, {:.0} more than its budget",
-            outcome.cpu,
-            outcome.cpu - outcome.budget
+            "it took {own:.0} CPU seconds, {:.0} more than its budget",
+            own - outcome.budget
         ));
     }
     if outcome.failure.is_some() {
@@ -142,7 +146,7 @@ fn over_limit(scenarios: &[&'static Scenario], outcomes: &[Outcome]) -> Vec<Stri
 }
 
 /// Processor seconds of all child processes that have ended, theirs included.
-fn children_cpu() -> f64 {
+pub(crate) fn children_cpu() -> f64 {
     // It fails for a bad argument only.
     getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0.0, |usage| {
         let seconds = |time: nix::sys::time::TimeVal| {

@@ -1,11 +1,14 @@
 //! What a scenario works on.
 
 use crate::evidence::Journal;
+use crate::runner::children_cpu;
 use anyhow::{Context, Result};
 use boot_slots::layout::Role;
+use disk_image::authenticode::Signer;
 use std::fs;
 use std::path::{Path, PathBuf};
-use test_vm::disk::RawDisk;
+use test_vm::api::Api;
+use test_vm::disk::{RawDisk, sparse_copy};
 use test_vm::{Acceleration, Builder, Disk, Emulator, Machine};
 
 /// Which image.
@@ -18,7 +21,6 @@ pub enum Which {
 }
 
 /// What scenarios are run with.
-#[derive(Debug)]
 pub struct Setup {
     /// The emulator toolchain.
     pub emulator: Emulator,
@@ -26,8 +28,8 @@ pub struct Setup {
     pub acceleration: Acceleration,
     /// Firmware variables with the keys that the images are signed with.
     pub variables: PathBuf,
-    /// Folder with the signing keys.
-    pub keys: PathBuf,
+    /// What images are signed with.
+    pub signer: Signer,
     /// Folder of the variant's image.
     pub variant: PathBuf,
     /// Folder of the dev twin's image.
@@ -47,11 +49,11 @@ impl Setup {
 }
 
 /// What a scenario works on: the set-up, and a folder of its own.
-#[derive(Debug)]
 pub struct Stage<'a> {
     setup: &'a Setup,
     folder: PathBuf,
     notes: Vec<String>,
+    shared: f64,
 }
 
 /// Processor seconds within which a machine must power off.
@@ -73,6 +75,7 @@ impl<'a> Stage<'a> {
             setup,
             folder,
             notes: Vec::new(),
+            shared: 0.0,
         }
     }
 
@@ -93,6 +96,11 @@ impl<'a> Stage<'a> {
 
     pub(crate) fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
+    }
+
+    /// Processor seconds spent on what later scenarios use, too.
+    pub(crate) fn shared(&self) -> f64 {
+        self.shared
     }
 
     /// A machine with a disk of its own: a copy of the image's, in a folder called
@@ -128,6 +136,62 @@ impl<'a> Stage<'a> {
             complete.cpu, complete.wall
         ));
         Ok(machine)
+    }
+
+    /// The dev twin, running since its first boot was completed: a copy of a machine
+    /// that was booted once for all scenarios that do not test booting, and saved.
+    pub fn booted(&mut self) -> Result<(Builder, RawDisk, Machine)> {
+        let saved = self.saved_machine()?;
+        let run = self.fresh_folder("machine")?;
+        for entry in
+            fs::read_dir(&saved).with_context(|| format!("cannot list {}", saved.display()))?
+        {
+            let entry = entry.with_context(|| format!("cannot list {}", saved.display()))?;
+            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                sparse_copy(&entry.path(), &run.join(entry.file_name()))?;
+            }
+        }
+        let (mut builder, disk) = self.machine(Which::Twin, "machine")?;
+        builder.restore = true;
+        let machine = self.start(&builder)?;
+        builder.restore = false;
+        Ok((builder, disk, machine))
+    }
+
+    /// The folder of the saved machine, which is booted now if the one that is there
+    /// has another image.
+    fn saved_machine(&mut self) -> Result<PathBuf> {
+        const KEY: &str = "key";
+        let description = self.setup.twin.join("image.json");
+        let description = fs::read_to_string(&description)
+            .with_context(|| format!("cannot read {}", description.display()))?;
+        let key = format!(
+            "{}\n{}\n{}\n{description}",
+            self.setup.emulator.key(),
+            self.setup.acceleration,
+            self.setup.variables.display()
+        );
+        let saved = self.setup.folder.join("booted");
+        if fs::read_to_string(saved.join(KEY)).is_ok_and(|found| found == key) {
+            return Ok(saved);
+        }
+        if saved.exists() {
+            fs::remove_dir_all(&saved)
+                .with_context(|| format!("cannot remove {}", saved.display()))?;
+        }
+        let cpu = children_cpu();
+        let (builder, _) = self.machine(Which::Twin, "first-boot")?;
+        let machine = self.boot(&builder)?;
+        let api = Api::at(&machine.api_socket());
+        machine.wait_until("the API answers", BOOT, || api.answers())?;
+        machine.save()?;
+        fs::rename(&builder.run, &saved)
+            .with_context(|| format!("cannot move {}", builder.run.display()))?;
+        // Written last: a folder without it is one that was not finished.
+        fs::write(saved.join(KEY), key)
+            .with_context(|| format!("cannot write {}", saved.join(KEY).display()))?;
+        self.shared += children_cpu() - cpu;
+        Ok(saved)
     }
 
     /// Powers a machine off by its button.

@@ -1,3 +1,75 @@
-//! The bulkhead command line.
+//! The bulkhead command line: one module per verb.
+//!
+//! Results go to standard output, everything else to standard error. Exit codes:
+//! 0 done, 1 failed, 2 wrong usage, 130 and 143 ended by a signal.
 
-fn main() {}
+mod bench;
+mod build;
+mod keys;
+mod lock;
+mod run;
+mod scenario;
+mod vm;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Builds Bulkhead images, boots them, and looks after what they are made from.
+#[derive(Parser)]
+#[command(name = "bulkhead", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build an image, or find that nothing has changed.
+    Build(build::Args),
+    /// Resolve Bulkhead.lock anew and show what changed.
+    Lock(lock::Args),
+    /// Show the signing keys, or make new ones.
+    Keys(keys::Args),
+    /// Boot an image in QEMU.
+    Run(run::Args),
+    /// List or run the tests that boot images.
+    Scenario(scenario::Args),
+    /// Measure a boot and the image.
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    // The helper of a virtual machine is this program once more; it has to enter
+    // its namespace before there is any other thread.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments
+        .next()
+        .is_some_and(|first| first == test_vm::services::HELPER_ARGUMENT)
+    {
+        return exit_code(test_vm::services::run(&arguments.collect::<Vec<_>>()));
+    }
+    let cli = Cli::parse();
+    let run = || match cli.verb {
+        Verb::Build(args) => build::run(args),
+        Verb::Lock(args) => lock::run(args),
+        Verb::Keys(args) => keys::run(args),
+        Verb::Run(args) => run::run(args),
+        Verb::Scenario(args) => scenario::run(args),
+        Verb::Bench(args) => bench::run(args),
+    };
+    exit_code(buildsys::signals::install().and_then(|()| run()))
+}
+
+fn exit_code(done: anyhow::Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(interrupted) = buildsys::signals::interrupted() {
+                eprintln!("interrupted");
+                return ExitCode::from(u8::try_from(interrupted.exit_code()).unwrap_or(1));
+            }
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -28,5 +28,5 @@ pub mod write_log;
 pub use accel::Acceleration;
 pub use console::Line;
 pub use emulator::Emulator;
-pub use machine::{Builder, DOOR_PORT, Disk, Machine, PROBE_PORT, Reach, Wait};
+pub use machine::{Builder, DOOR_PORT, Disk, Machine, Reach, Wait};
 pub use services::Services;

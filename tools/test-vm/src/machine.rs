@@ -3,6 +3,7 @@
 use crate::accel::Acceleration;
 use crate::console::{Follower, Line};
 use crate::emulator::{Emulator, IMAGE, RUN, Start};
+use crate::probe::PROBE_PORT;
 use crate::qmp::{Event, Qmp};
 use crate::services::{self, Services};
 use crate::{process, socket};
@@ -20,8 +21,6 @@ use std::time::{Duration, Instant};
 
 /// TCP port inside the guest at which the dev door leads to the API.
 pub const DOOR_PORT: u16 = 7274;
-/// TCP port inside the guest at which the dev door lets tests look inside.
-pub const PROBE_PORT: u16 = 7275;
 /// The emulator's program.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
 

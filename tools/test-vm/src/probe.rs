@@ -1,51 +1,60 @@
-//! The dev door's probe: looks inside a machine and lets a test try what an
-//! ordinary service of the host may do.
-//!
-//! A request is one line of JSON, its answer another. The program that answers is
-//! `sources/dev-door`; its `tests/exchanges.jsonl` shows what travels.
+//! A client for the probe of the dev door, which looks inside a machine that has no
+//! shell. What travels is shown in `sources/dev-door/tests/exchanges.jsonl`.
 
 use crate::socket;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::error::Error;
 use std::fmt;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
-/// How long an answer may take.
-const ANSWER_TIME: Duration = Duration::from_secs(120);
+/// TCP port of the probe inside the guest.
+pub const PROBE_PORT: u16 = 7275;
 
-/// A probe to ask.
-#[derive(Clone, Debug)]
-pub struct Probe {
-    socket: PathBuf,
+/// How long an answer may take; programs run for half a minute of the guest's time.
+const ANSWER_TIME: Duration = Duration::from_secs(300);
+
+/// The longest answer in bytes: what the door sends at most, if each byte of it has to
+/// be escaped.
+const ANSWER_LIMIT: u64 = 64 << 20;
+
+/// A connection to a guest's probe, which takes any number of requests.
+///
+/// When the guest refuses something, the error is (or holds) a [`Refused`]; any other
+/// error means that the conversation has broken.
+pub struct Probe<S: Read + Write> {
+    stream: BufReader<S>,
 }
 
 /// What lies at a path.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Status {
-    /// `file`, `directory`, `symlink` …
+    /// `file`, `directory`, `symlink`, `socket`, `fifo`, `block` or `character`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Permissions in octal.
+    /// The permissions in octal, such as `0755`.
     pub mode: String,
-    /// Owner.
+    /// Who owns it.
     pub uid: u32,
-    /// Group.
+    /// Whose group it has.
     pub gid: u32,
-    /// Size in bytes.
+    /// Its size in bytes.
     pub size: u64,
-    /// SELinux label.
+    /// Its SELinux label; none where there are no labels.
     pub label: Option<String>,
-    /// Type of the file system.
+    /// The type of the file system that it lies on, such as `erofs`.
     pub filesystem: Option<String>,
 }
 
-/// How a program ended.
+/// A program that has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Ended {
-    /// Exit status, or 128 and the signal's number.
+    /// Its exit status, or 128 and the number of the signal that ended it.
     pub status: i32,
     /// What it said.
     pub stdout: String,
@@ -53,170 +62,235 @@ pub struct Ended {
     pub stderr: String,
 }
 
-/// The machine's memory in bytes.
+/// The guest's memory in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Memory {
-    /// All.
+    /// `MemTotal`.
     pub total: u64,
-    /// What programs could still get.
+    /// `MemAvailable`.
     pub available: u64,
 }
 
-impl Memory {
-    /// What is in use.
-    pub fn used(self) -> u64 {
-        self.total.saturating_sub(self.available)
-    }
-}
-
-/// The machine refused what it was asked for.
+/// What the guest says when it does not do what it is asked. Found in an error by
+/// `error.downcast_ref::<Refused>()`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Refusal {
-    /// For people.
+pub struct Refused {
+    /// Why, such as `Permission denied (os error 13)`.
     pub message: String,
-    /// Number of the error, when a system call failed.
+    /// The number of the system call's error, if it was one that failed.
     pub errno: Option<i32>,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Refusal {}
+impl Error for Refused {}
 
-/// What came of a request: a refusal is an answer, too, which a test may want.
-pub type Answer<T> = Result<Result<T, Refusal>>;
+/// A line of the probe. Kept apart from its content, which depends on the request.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Answer {
+    Ok(Value),
+    Error(Refused),
+}
 
-impl Probe {
-    /// The probe at `socket`.
-    pub fn at(socket: &Path) -> Self {
-        Self {
-            socket: socket.to_path_buf(),
-        }
-    }
-
-    /// Tries to read a file.
-    pub fn try_read(&self, path: &str) -> Answer<String> {
-        self.ask(&json!({"read": path}))
-    }
-
-    /// Tries to replace a file's content.
-    pub fn try_write(&self, path: &str, content: &str) -> Answer<()> {
-        let answer: Result<Value, _> =
-            self.ask(&json!({"write": {"path": path, "content": content}}))?;
-        Ok(answer.map(drop))
-    }
-
-    /// Tries to run a program.
-    pub fn try_run(&self, command: &[&str]) -> Answer<Ended> {
-        self.ask(&json!({"run": command}))
-    }
-
-    /// Reads a file.
-    pub fn read(&self, path: &str) -> Result<String> {
-        self.try_read(path)?
-            .with_context(|| format!("the machine cannot read {path}"))
-    }
-
-    /// What lies at a path; links are not followed.
-    pub fn stat(&self, path: &str) -> Result<Status> {
-        self.ask(&json!({"stat": path}))?
-            .with_context(|| format!("the machine cannot look at {path}"))
-    }
-
-    /// Runs a program that must end well, and returns what it said.
-    pub fn run(&self, command: &[&str]) -> Result<String> {
-        let line = command.join(" ");
-        let ended = self
-            .try_run(command)?
-            .with_context(|| format!("the machine cannot run {line}"))?;
-        if ended.status != 0 {
-            bail!(
-                "on the machine {line} ended with {}: {}{}",
-                ended.status,
-                ended.stdout,
-                ended.stderr
-            );
-        }
-        Ok(ended.stdout)
-    }
-
-    /// The machine's memory.
-    pub fn memory(&self) -> Result<Memory> {
-        self.ask(&json!({"meminfo": true}))?
-            .context("the machine cannot tell its memory")
-    }
-
-    fn ask<T: for<'de> Deserialize<'de>>(&self, request: &Value) -> Answer<T> {
-        let attempt = || format!("cannot ask the machine for {request}");
-        let mut stream = socket::connect(&self.socket)?;
+impl Probe<UnixStream> {
+    /// Connects by the Unix socket at `socket`, which leads to the guest's probe.
+    pub fn connect(socket: &Path) -> Result<Self> {
+        let stream = socket::connect(socket)?;
         stream
             .set_read_timeout(Some(ANSWER_TIME))
-            .with_context(attempt)?;
-        stream
-            .write_all(format!("{request}\n").as_bytes())
-            .with_context(attempt)?;
-        let mut line = String::new();
-        BufReader::new(stream)
-            .read_line(&mut line)
-            .with_context(attempt)?;
-        if line.is_empty() {
-            bail!("the machine closed the connection instead of answering {request}");
-        }
-        parse(&line).with_context(|| format!("the answer to {request} is not one: {line}"))
+            .with_context(|| format!("cannot set up {}", socket.display()))?;
+        Ok(Self::over(stream))
     }
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(line: &str) -> Answer<T> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum Line<T> {
-        Ok(T),
-        Error(Refusal),
+impl<S: Read + Write> Probe<S> {
+    /// The probe at the other end of `stream`, whose time limits are the caller's.
+    pub fn over(stream: S) -> Self {
+        Self {
+            stream: BufReader::new(stream),
+        }
     }
-    Ok(match serde_json::from_str(line)? {
-        Line::Ok(found) => Ok(found),
-        Line::Error(refusal) => Err(refusal),
-    })
+
+    /// The text of the file at `path`; what is not UTF-8 in it is replaced.
+    pub fn read(&mut self, path: &str) -> Result<String> {
+        self.ask(&json!({"read": path}))
+            .with_context(|| format!("cannot read {path} in the guest"))
+    }
+
+    /// Makes `content` all that is in the file at `path`.
+    pub fn write(&mut self, path: &str, content: &str) -> Result<()> {
+        self.ask(&json!({"write": {"path": path, "content": content}}))
+            .map(|_: Value| ())
+            .with_context(|| format!("cannot write {path} in the guest"))
+    }
+
+    /// What lies at `path` itself: links are not followed.
+    pub fn stat(&mut self, path: &str) -> Result<Status> {
+        self.ask(&json!({"stat": path}))
+            .with_context(|| format!("cannot look at {path} in the guest"))
+    }
+
+    /// Runs a program with arguments, whatever its exit status. It gets no input, is
+    /// killed after 30 seconds, and of each output up to 4 MiB are kept.
+    pub fn run(&mut self, command: &[&str]) -> Result<Ended> {
+        self.ask(&json!({"run": command}))
+            .with_context(|| format!("cannot run `{}` in the guest", command.join(" ")))
+    }
+
+    /// How much memory the guest has and how much is available.
+    pub fn meminfo(&mut self) -> Result<Memory> {
+        self.ask(&json!({"meminfo": true}))
+            .context("cannot ask for the guest's memory")
+    }
+
+    fn ask<T: DeserializeOwned>(&mut self, request: &Value) -> Result<T> {
+        let stream = self.stream.get_mut();
+        stream
+            .write_all(format!("{request}\n").as_bytes())
+            .and_then(|()| stream.flush())
+            .context("the probe takes no request")?;
+        let mut line = Vec::new();
+        (&mut self.stream)
+            .take(ANSWER_LIMIT)
+            .read_until(b'\n', &mut line)
+            .context("the probe does not answer")?;
+        if line.last() != Some(&b'\n') {
+            bail!(
+                "the probe's answer breaks off after {} bytes; is the guest down?",
+                line.len()
+            );
+        }
+        let shown = || {
+            let start = &line[..line.len().min(200)];
+            format!(
+                "the probe's answer is not understood: {}",
+                String::from_utf8_lossy(start).trim_end()
+            )
+        };
+        match serde_json::from_slice(&line).with_context(shown)? {
+            Answer::Ok(found) => serde_json::from_value(found).with_context(shown),
+            Answer::Error(refused) => Err(refused.into()),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
+    use std::io;
+    use std::os::unix::net::UnixListener;
+    use std::thread;
 
-    /// The examples that the program in the machine is tested with, too.
-    #[test]
-    fn understands_the_examples() {
-        let examples = include_str!("../../../sources/dev-door/tests/exchanges.jsonl");
-        let mut seen = Vec::new();
-        for line in examples.lines() {
-            let example: Value = serde_json::from_str(line).unwrap();
-            let (answer, request) = (example["answer"].to_string(), &example["request"]);
-            let kind = request.as_object().unwrap().keys().next().unwrap().clone();
-            let understood = match kind.as_str() {
-                "read" => parse::<String>(&answer).unwrap().map(drop),
-                "write" => parse::<Value>(&answer).unwrap().map(drop),
-                "stat" => parse::<Status>(&answer).unwrap().map(drop),
-                "run" => parse::<Ended>(&answer).unwrap().map(drop),
-                "meminfo" => parse::<Memory>(&answer).unwrap().map(drop),
-                other => panic!("a request that this client does not know: {other}"),
-            };
-            assert_eq!(
-                understood.is_ok(),
-                example["answer"].get("ok").is_some(),
-                "{line}"
-            );
-            if let Err(refusal) = understood {
-                assert_eq!(refusal.errno, Some(13), "{line}");
+    const EXAMPLES: &str = include_str!("../../../sources/dev-door/tests/exchanges.jsonl");
+
+    fn examples() -> VecDeque<Value> {
+        EXAMPLES
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// Expects the requests of the examples in order, and gives their answers.
+    struct Guest {
+        examples: VecDeque<Value>,
+        request: Vec<u8>,
+        answer: VecDeque<u8>,
+    }
+
+    impl Write for Guest {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.request.extend(bytes);
+            if self.request.ends_with(b"\n") {
+                let example = self.examples.pop_front().unwrap();
+                let request: Value = serde_json::from_slice(&self.request).unwrap();
+                assert_eq!(request, example["request"]);
+                self.request.clear();
+                self.answer
+                    .extend(format!("{}\n", example["answer"]).bytes());
             }
-            seen.push(kind);
+            Ok(bytes.len())
         }
-        seen.sort();
-        seen.dedup();
-        assert_eq!(seen, ["meminfo", "read", "run", "stat", "write"]);
-        assert!(parse::<String>("{}").is_err());
-        assert!(parse::<String>("").is_err());
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Read for Guest {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            self.answer.read(bytes)
+        }
+    }
+
+    #[test]
+    fn talks_as_the_examples_show() {
+        let mut probe = Probe::over(Guest {
+            examples: examples(),
+            request: Vec::new(),
+            answer: VecDeque::new(),
+        });
+        assert_eq!(probe.read("/etc/motd").unwrap(), "text\n");
+        probe.write("/etc/x", "y").unwrap();
+        let status = probe.stat("/etc").unwrap();
+        assert_eq!(
+            (status.kind.as_str(), status.mode.as_str(), status.size),
+            ("directory", "0755", 80)
+        );
+        assert_eq!(status.label.as_deref(), Some("system_u:object_r:etc_t:s0"));
+        assert_eq!(status.filesystem.as_deref(), Some("tmpfs"));
+        assert_eq!(probe.stat("/proc").unwrap().label, None);
+        let ended = probe.run(&["systemctl", "is-system-running"]).unwrap();
+        assert_eq!((ended.status, ended.stdout.as_str()), (0, "running\n"));
+        assert_eq!(
+            probe.meminfo().unwrap(),
+            Memory {
+                total: 2 << 20,
+                available: 1 << 20
+            }
+        );
+        let error = probe.read("/var/lib/bulkhead/secret").unwrap_err();
+        assert_eq!(error.downcast_ref::<Refused>().unwrap().errno, Some(13));
+        assert_eq!(
+            format!("{error:#}"),
+            "cannot read /var/lib/bulkhead/secret in the guest: Permission denied (os error 13)"
+        );
+        assert!(probe.stream.get_ref().examples.is_empty());
+    }
+
+    #[test]
+    fn a_broken_conversation_is_no_refusal() {
+        for (answer, reason) in [
+            ("", "breaks off after 0 bytes"),
+            ("{\"ok\":\"te", "breaks off after 9 bytes"),
+            ("\n", "not understood"),
+            ("{}\n", "not understood"),
+            ("{\"ok\":5}\n", "not understood: {\"ok\":5}"),
+            ("{\"error\":5}\n", "not understood"),
+            ("hello\n", "not understood: hello"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("probe.sock");
+            let listener = UnixListener::bind(&path).unwrap();
+            let guest = thread::spawn(move || {
+                let mut stream = listener.accept().unwrap().0;
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+            });
+            let error = Probe::connect(&path).unwrap().read("/a").unwrap_err();
+            assert!(error.downcast_ref::<Refused>().is_none(), "{answer}");
+            let text = format!("{error:#}");
+            assert!(
+                text.contains("cannot read /a") && text.contains(reason),
+                "{text}"
+            );
+            guest.join().unwrap();
+        }
     }
 }

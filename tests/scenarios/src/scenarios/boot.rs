@@ -2,8 +2,9 @@
 
 use crate::evidence::Journal;
 use crate::stage::{Stage, Which, marks};
-use anyhow::{Context, Result, bail, ensure};
-use test_vm::probe::{Probe, Refusal};
+use anyhow::{Result, bail, ensure};
+use std::os::unix::net::UnixStream;
+use test_vm::probe::{Probe, Refused};
 
 /// Firmware to boot complete and off again, on the variant itself.
 pub(crate) fn clean_boot(stage: &mut Stage<'_>) -> Result<()> {
@@ -42,19 +43,12 @@ const READ_ONLY: i32 = 30;
 
 /// What can be seen on the inside of a machine that has booted with nothing wrong.
 pub(crate) fn inside(stage: &mut Stage<'_>) -> Result<()> {
-    let (builder, disk) = stage.machine(Which::Twin, "machine")?;
-    let machine = stage.boot(&builder)?;
-    let probe = Probe::at(&machine.probe_socket());
-    let state = probe
-        .try_run(&["systemctl", "is-system-running"])?
-        .context("systemctl")?;
+    let (_, disk, machine) = stage.booted()?;
+    let mut probe = Probe::connect(&machine.probe_socket())?;
+    let state = probe.run(&["systemctl", "is-system-running"])?;
     if state.stdout.trim() != "running" {
-        let failed = probe.try_run(&["systemctl", "--failed", "--no-legend", "--plain"])?;
-        bail!(
-            "systemd says {}: {}",
-            state.stdout.trim(),
-            failed.map_or_else(|e| e.message, |e| e.stdout)
-        );
+        let failed = probe.run(&["systemctl", "--failed", "--no-legend", "--plain"])?;
+        bail!("systemd says {}: {}", state.stdout.trim(), failed.stdout);
     }
     for (path, filesystem) in [
         ("/", "erofs"),
@@ -73,7 +67,7 @@ pub(crate) fn inside(stage: &mut Stage<'_>) -> Result<()> {
             "{path} lies on {found}, not on {filesystem}"
         );
     }
-    let read = |path: &str| probe.read(path).map(|text| text.trim().to_string());
+    let mut read = |path: &str| probe.read(path).map(|text| text.trim().to_string());
     let enforce = read("/sys/fs/selinux/enforce")?;
     ensure!(enforce == "1", "/sys/fs/selinux/enforce is {enforce}");
     let lockdown = read("/sys/kernel/security/lockdown")?;
@@ -83,10 +77,10 @@ pub(crate) fn inside(stage: &mut Stage<'_>) -> Result<()> {
     );
     let bpf = read("/proc/sys/kernel/unprivileged_bpf_disabled")?;
     ensure!(bpf != "0", "kernel.unprivileged_bpf_disabled is {bpf}");
-    let memory = probe.memory()?;
+    let memory = probe.meminfo()?;
     stage.note(format!(
         "{} of {} MiB in use right after the boot",
-        memory.used() >> 20,
+        (memory.total - memory.available) >> 20,
         memory.total >> 20
     ));
     stage.power_off(machine)?;
@@ -95,23 +89,11 @@ pub(crate) fn inside(stage: &mut Stage<'_>) -> Result<()> {
 
 /// What the host must refuse to one of its own services.
 pub(crate) fn denials(stage: &mut Stage<'_>) -> Result<()> {
-    let (builder, disk) = stage.machine(Which::Twin, "machine")?;
-    let machine = stage.boot(&builder)?;
-    let probe = Probe::at(&machine.probe_socket());
-    let refused =
-        |what: &str, answer: std::result::Result<(), Refusal>, expected: &[i32]| match answer {
-            Ok(()) => bail!("{what} was allowed"),
-            Err(refusal) => {
-                ensure!(
-                    refusal.errno.is_some_and(|errno| expected.contains(&errno)),
-                    "{what} failed for another reason: {refusal}"
-                );
-                Ok(())
-            }
-        };
+    let (_, disk, machine) = stage.booted()?;
+    let mut probe = Probe::connect(&machine.probe_socket())?;
     refused(
-        "writing a file of the root",
-        probe.try_write("/usr/lib/os-release", "ID=other\n")?,
+        &mut probe,
+        "/usr/lib/os-release",
         &[READ_ONLY, PERMISSION_DENIED],
     )?;
     // Root may write here by its permissions, so it is the policy that refuses.
@@ -119,18 +101,10 @@ pub(crate) fn denials(stage: &mut Stage<'_>) -> Result<()> {
         "/etc/motd",
         "/etc/scenario",
         "/var/lib/bulkhead/settings/current",
+        "/sys/fs/selinux/enforce",
     ] {
-        refused(
-            &format!("writing {path}"),
-            probe.try_write(path, "x")?,
-            &[PERMISSION_DENIED],
-        )?;
+        refused(&mut probe, path, &[PERMISSION_DENIED])?;
     }
-    refused(
-        "switching SELinux off",
-        probe.try_write("/sys/fs/selinux/enforce", "0")?,
-        &[PERMISSION_DENIED],
-    )?;
     stage.power_off(machine)?;
     let journal = stage.journal(&disk)?;
     let denials = journal.containing("avc:  denied").count();
@@ -143,5 +117,19 @@ pub(crate) fn denials(stage: &mut Stage<'_>) -> Result<()> {
         "{denials} denials on record: {}",
         first.unwrap_or_default()
     ));
+    Ok(())
+}
+
+fn refused(probe: &mut Probe<UnixStream>, path: &str, expected: &[i32]) -> Result<()> {
+    let Err(error) = probe.write(path, "0") else {
+        bail!("a service of the host could write {path}");
+    };
+    let errno = error
+        .downcast_ref::<Refused>()
+        .and_then(|refused| refused.errno);
+    ensure!(
+        errno.is_some_and(|errno| expected.contains(&errno)),
+        "writing {path} failed for another reason: {error:#}"
+    );
     Ok(())
 }

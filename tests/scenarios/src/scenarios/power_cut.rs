@@ -44,10 +44,9 @@ fn number_of(settings: &Value) -> Result<Option<u32>> {
 /// Records what commits do to the disk, and looks at what a power cut would have
 /// left at flushes, with none, some and all of what came after them.
 pub(crate) fn replay(stage: &mut Stage<'_>) -> Result<()> {
-    let (mut builder, disk) = stage.machine(Which::Twin, "machine")?;
     // A first boot makes file systems and grows partitions; what is recorded
     // begins after that.
-    let machine = stage.boot(&builder)?;
+    let (mut builder, disk, machine) = stage.booted()?;
     let api = Api::at(&machine.api_socket());
     set(&api, &document(0))?;
     stage.power_off(machine)?;

@@ -1,7 +1,7 @@
 //! Settings by way of the API.
 
 use super::set;
-use crate::stage::{BOOT, Stage, Which, marks};
+use crate::stage::{BOOT, Stage, marks};
 use anyhow::{Result, ensure};
 use serde_json::json;
 use test_vm::api::Api;
@@ -11,17 +11,17 @@ const TIME_SERVICE: &str = "chrony.service";
 
 /// Settings set by the API restart their unit once and are there after a reboot.
 pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
-    let (builder, disk) = stage.machine(Which::Twin, "machine")?;
-    let mut machine = stage.boot(&builder)?;
+    let (_, disk, mut machine) = stage.booted()?;
     let api = Api::at(&machine.api_socket());
     let defaults = api.get("/settings")?;
     let wanted = json!({"motd": "set by a scenario", "ntp": {"time-servers": ["192.0.2.1"]}});
     set(&api, &wanted)?;
     let after = api.get("/settings")?;
-    let probe = Probe::at(&machine.probe_socket());
-    let rendered = |path: &'static str, text: &'static str| {
-        let probe = &probe;
-        move || probe.read(path).is_ok_and(|found| found.contains(text))
+    let socket = machine.probe_socket();
+    let rendered = |path: &str, text: &str| {
+        Probe::connect(&socket)
+            .and_then(|mut probe| probe.read(path))
+            .is_ok_and(|found| found.contains(text))
     };
     // The API answers before what it has applied is done.
     let files = [
@@ -29,7 +29,9 @@ pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
         ("/etc/chrony.conf", "192.0.2.1"),
     ];
     for (path, text) in files {
-        machine.wait_until(&format!("{path} says {text:?}"), 20.0, rendered(path, text))?;
+        machine.wait_until(&format!("{path} says {text:?}"), 20.0, || {
+            rendered(path, text)
+        })?;
     }
     for key in ["motd", "ntp"] {
         ensure!(
@@ -57,7 +59,7 @@ pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
     }
     for (path, text) in files {
         ensure!(
-            rendered(path, text)(),
+            rendered(path, text),
             "{path} does not say {text:?} after a reboot"
         );
     }

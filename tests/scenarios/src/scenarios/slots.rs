@@ -10,11 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 use boot_slots::entry::{Entry, Tries};
 use boot_slots::layout::{Role, Slot};
 use boot_slots::verity;
-use disk_image::authenticode::{self, Signer};
+use disk_image::authenticode;
 use disk_image::pe::Pe;
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
 use test_vm::disk::{RawDisk, sparse_copy};
 use test_vm::{Builder, Machine, Wait};
 
@@ -81,7 +80,7 @@ impl TwoSlots {
             replace_in(&mut kernel, b".osrel", &old, &new)? > 0,
             "the os-release of bulkhead.efi does not name the version {old}"
         );
-        let kernel = authenticode::sign(&kernel, &signer(&stage.setup().keys)?)?;
+        let kernel = authenticode::sign(&kernel, &stage.setup().signer)?;
         Ok(Self {
             builder,
             disk,
@@ -293,14 +292,6 @@ fn replace_in(program: &mut [u8], section: &[u8], from: &str, to: &str) -> Resul
         count += 1;
     }
     Ok(count)
-}
-
-fn signer(keys: &Path) -> Result<Signer> {
-    let read = |name: &str| {
-        let path = keys.join(name);
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    Signer::from_pem(&read("db.key")?, &read("db.pem")?)
 }
 
 #[cfg(test)]

@@ -1,0 +1,344 @@
+//! `bulkhead run`: boots an image's dev twin.
+
+use crate::vm;
+use anyhow::{Context, Result, bail};
+use buildsys::progress::Progress;
+use buildsys::project::{Arch, Project};
+use buildsys::{signals, store};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::thread;
+use std::time::Duration;
+use test_vm::api::Api;
+use test_vm::{Builder, Machine, Reach};
+
+/// Boot an image in QEMU, with its API at build/run/api.sock.
+///
+/// What is booted is the variant's dev twin: the same image with a door to its API.
+/// The machine is a new one each time; its disk and console are kept in build/run
+/// until the next.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Variant to boot; the project's default if not given
+    #[arg(long)]
+    variant: Option<String>,
+    /// Architecture
+    #[arg(long, default_value = "x86_64")]
+    arch: Arch,
+    /// Give the machine this file as its user data
+    #[arg(long, value_name = "FILE")]
+    user_data: Option<PathBuf>,
+    /// Memory in MiB
+    #[arg(long, default_value_t = 2048)]
+    memory: u32,
+    /// Processors
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Run CMD here once the machine is up, with apiclient on the PATH and
+    /// BULKHEAD_API_SOCKET set; then power off and exit with its status
+    #[arg(long, value_name = "CMD")]
+    exec: Option<OsString>,
+    /// Boot the latest image as it is
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Processor seconds that a machine may take until it is up: generous, since what
+/// takes so long is a matter for whoever looks at the console.
+const UP: f64 = 300.0;
+/// Time to power off when asked to.
+const POWER_OFF: Duration = Duration::from_secs(90);
+/// How often console and signals are looked at.
+const PERIOD: Duration = Duration::from_millis(50);
+const BOOT_COMPLETE: &str = "bulkhead: boot complete";
+/// The longest path that a Unix socket's address holds.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let project = Project::find()?;
+    let progress = Progress::new();
+    vm::check_arch(args.arch)?;
+    let user_data = match &args.user_data {
+        Some(path) => Some(
+            fs::read(path)
+                .with_context(|| format!("cannot read the user data {}", path.display()))?,
+        ),
+        None => None,
+    };
+    let (variant, twin) = vm::pair(&project, args.variant.as_deref());
+    let image = vm::image(&project, &twin, args.arch, !args.no_build, &progress)?;
+    let folder = project.build_dir().join("run");
+    let _lock = claim(&folder)?;
+    let emulation = vm::prepare(&project, &folder, &progress)?;
+
+    let mut builder = Builder::new(
+        &image,
+        &folder,
+        &emulation.variables,
+        emulation.acceleration,
+    );
+    builder.memory = args.memory;
+    builder.cpus = args.cpus;
+    builder.user_data = user_data;
+    builder.reach = Reach::Workstation;
+    eprintln!("Booting {twin}, the dev twin of {variant}: the same image with a door to its API.");
+    eprintln!("  image         {}", image.display());
+    eprintln!(
+        "  acceleration  {} ({})",
+        emulation.acceleration, emulation.reason
+    );
+    eprintln!("  network       {}", builder.reach.describe());
+    eprintln!("  API           {}", folder.join("api.sock").display());
+    eprintln!("  console       {}", folder.join("console.log").display());
+    signals::end_gently();
+    let machine = builder.start(&emulation.emulator)?;
+    match &args.exec {
+        None => {
+            eprintln!("Ctrl-C powers it off.");
+            watch(machine)
+        }
+        Some(command) => {
+            let status = execute(machine, &folder, &image, command)?;
+            // The status is what was asked for; what it means is the caller's.
+            std::process::exit(exit_code(status))
+        }
+    }
+}
+
+/// Makes the folder empty, and ours until the lock is dropped.
+fn claim(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let path = folder.with_extension("lock");
+    let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            bail!(
+                "another `bulkhead run` of this project has a machine running in {}",
+                folder.display()
+            )
+        }
+        Err(fs::TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    store::remove_tree(folder)?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(lock)
+}
+
+/// Shows the console until the machine is off.
+fn watch(mut machine: Machine) -> Result<()> {
+    let mut console = Console::default();
+    while !machine.has_ended() {
+        console.copy(&machine, &mut io::stdout().lock())?;
+        if let Some(interrupted) = signals::interrupted() {
+            eprintln!("Powering off; Ctrl-C again cuts the power.");
+            power_off(&mut machine, &mut console, &mut io::stdout().lock())?;
+            return Err(interrupted.into());
+        }
+        thread::sleep(PERIOD);
+    }
+    console.copy(&machine, &mut io::stdout().lock())?;
+    eprintln!(
+        "The machine is off after {:.0} CPU seconds.",
+        machine.cpu_seconds()
+    );
+    Ok(())
+}
+
+/// Runs the user's command on a machine that is up. The console goes to standard
+/// error, since standard output is the command's.
+fn execute(
+    mut machine: Machine,
+    folder: &Path,
+    image: &Path,
+    command: &OsString,
+) -> Result<ExitStatus> {
+    let apiclient = image.join("apiclient");
+    if !apiclient.is_file() {
+        bail!("the image has no {}", apiclient.display());
+    }
+    let mut console = Console::default();
+    wait_until_up(&mut machine, &mut console)?;
+    let socket = ShortPath::to(&folder.join("api.sock"))?;
+    let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    let shell = shell.unwrap_or_else(|| "/bin/sh".into());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(image.to_path_buf()).chain(std::env::split_paths(&path));
+    let path = std::env::join_paths(folders).context("the image's folder cannot be on the PATH")?;
+    let mut child = Command::new(&shell)
+        .arg("-c")
+        .arg(command)
+        .env("PATH", path)
+        .env("BULKHEAD_API_SOCKET", socket.path())
+        .spawn()
+        .with_context(|| format!("cannot start {}", shell.display()))?;
+    let status = loop {
+        console.copy(&machine, &mut io::stderr().lock())?;
+        match child.try_wait().context("cannot wait for the command")? {
+            Some(status) => break status,
+            // Ctrl-C reached the command, too; a machine that went away it will
+            // notice when it next asks for something.
+            None => thread::sleep(PERIOD),
+        }
+    };
+    power_off(&mut machine, &mut console, &mut io::stderr().lock())?;
+    Ok(status)
+}
+
+fn wait_until_up(machine: &mut Machine, console: &mut Console) -> Result<()> {
+    let api = Api::at(&machine.api_socket());
+    let mut complete = false;
+    loop {
+        complete |= console.copy(machine, &mut io::stderr().lock())?;
+        if complete && api.answers() {
+            return Ok(());
+        }
+        if let Some(interrupted) = signals::interrupted() {
+            return Err(interrupted.into());
+        }
+        if machine.has_ended() {
+            bail!("the machine went off before it was up");
+        }
+        if machine.cpu_seconds() > UP {
+            bail!(
+                "the machine is not up after {UP:.0} CPU seconds: {}",
+                if complete {
+                    "its API does not answer"
+                } else {
+                    "its boot is not complete"
+                }
+            );
+        }
+        thread::sleep(PERIOD);
+    }
+}
+
+/// Asks the machine to power off, and cuts the power when it does not.
+fn power_off(machine: &mut Machine, console: &mut Console, to: &mut impl Write) -> Result<()> {
+    if machine.has_ended() {
+        return Ok(());
+    }
+    machine.request_power_off()?;
+    let started = std::time::Instant::now();
+    while !machine.has_ended() {
+        console.copy(machine, to)?;
+        if started.elapsed() > POWER_OFF {
+            eprintln!("The machine did not power off; its power is cut.");
+            break;
+        }
+        thread::sleep(PERIOD);
+    }
+    console.copy(machine, to)?;
+    Ok(())
+}
+
+/// Copies the machine's console as it grows.
+#[derive(Default)]
+struct Console {
+    shown: usize,
+}
+
+impl Console {
+    /// True when the new lines say that the boot is complete.
+    fn copy(&mut self, machine: &Machine, to: &mut impl Write) -> Result<bool> {
+        let (lines, _) = machine.lines_from(self.shown);
+        self.shown += lines.len();
+        for line in &lines {
+            writeln!(to, "{}", line.text).context("cannot write the console")?;
+        }
+        Ok(lines.iter().any(|line| line.text.contains(BOOT_COMPLETE)))
+    }
+}
+
+/// A path to a socket that fits an address: the socket's own, or that of a link to
+/// it in the folder for temporary files.
+struct ShortPath {
+    path: PathBuf,
+    is_link: bool,
+}
+
+impl ShortPath {
+    fn to(socket: &Path) -> Result<Self> {
+        if socket.as_os_str().len() <= SOCKET_PATH_MAX {
+            return Ok(Self {
+                path: socket.to_path_buf(),
+                is_link: false,
+            });
+        }
+        let path = std::env::temp_dir().join(format!("bulkhead-{}.sock", std::process::id()));
+        symlink(socket, &path)
+            .with_context(|| format!("cannot make the link {}", path.display()))?;
+        Ok(Self {
+            path,
+            is_link: true,
+        })
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for ShortPath {
+    fn drop(&mut self) {
+        if self.is_link {
+            // A link that stays leads nowhere.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// What a shell would report for a command that ended this way.
+fn exit_code(status: ExitStatus) -> i32 {
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_those_of_a_shell() {
+        assert_eq!(exit_code(ExitStatus::from_raw(0)), 0);
+        assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), 3);
+        assert_eq!(exit_code(ExitStatus::from_raw(9)), 137);
+    }
+
+    #[test]
+    fn long_socket_paths_get_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let short = folder.path().join("s");
+        assert_eq!(ShortPath::to(&short).unwrap().path(), short);
+        let long = folder.path().join("x".repeat(120));
+        fs::write(&long, b"here").unwrap();
+        let link = ShortPath::to(&long).unwrap();
+        assert!(link.path().as_os_str().len() <= SOCKET_PATH_MAX);
+        assert_eq!(fs::read(link.path()).unwrap(), b"here");
+        let path = link.path().to_path_buf();
+        drop(link);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_folder_is_claimed_once_and_emptied() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("run");
+        let lock = claim(&folder).unwrap();
+        fs::write(folder.join("old"), b"").unwrap();
+        assert!(claim(&folder).unwrap_err().to_string().contains("another"));
+        assert!(folder.join("old").exists());
+        drop(lock);
+        let _lock = claim(&folder).unwrap();
+        assert!(!folder.join("old").exists());
+    }
+}
