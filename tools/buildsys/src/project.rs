@@ -154,6 +154,10 @@ pub struct Debian {
     /// Addresses of mirrors, tried in order; empty means the host's own.
     #[serde(default)]
     pub mirrors: Vec<String>,
+    /// Address of an archive by date that has what mirrors drop, with folders
+    /// `debian` and `debian-security`; empty for none. Debian's own by default,
+    /// unless mirrors are named here or in the environment.
+    pub dated_archive: Option<String>,
     /// Archive components, for example `main`.
     pub components: Vec<String>,
     /// Suites that packages are taken from. A suite whose name ends in
