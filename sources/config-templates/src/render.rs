@@ -175,7 +175,9 @@ fn parse(format: Format, text: &str) -> Result<()> {
             }
         }
         Format::Text => {
-            let odd = text.chars().find(|&c| c.is_control() && !"\n\t".contains(c));
+            let odd = text
+                .chars()
+                .find(|&c| c.is_control() && !"\n\t".contains(c));
             if let Some(odd) = odd {
                 bail!("it holds the control character U+{:04X}", u32::from(odd));
             }

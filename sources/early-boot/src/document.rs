@@ -69,3 +69,88 @@ fn decompress(bytes: &[u8]) -> Result<Vec<u8>, Faults> {
         .map_err(|error| fault(format!("user data is damaged gzip: {error}")))?;
     check_size(plain, "decompressed user data")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bytes).expect("memory takes bytes");
+        encoder.finish().expect("memory takes bytes")
+    }
+
+    const GOOD: &str = "[settings]\nmotd = 'x'\n";
+
+    #[test]
+    fn plain_and_compressed_mean_the_same() {
+        let plain = read(GOOD.into()).expect("good user data");
+        assert!(plain.is_some());
+        assert_eq!(read(gzip(GOOD.as_bytes())), Ok(plain.clone()));
+        assert_eq!(read(format!("\u{feff}{GOOD}").into_bytes()), Ok(plain));
+        for nothing in [&b""[..], b" \n", &gzip(b""), &gzip(b"\n")] {
+            assert_eq!(read(nothing.to_vec()), Ok(None));
+        }
+    }
+
+    #[test]
+    fn what_is_refused_says_why() {
+        let bomb = gzip(&vec![b'#'; 64 * 1024 * 1024]);
+        assert!(bomb.len() < 100_000);
+        let mut damaged = gzip(GOOD.as_bytes());
+        let end = damaged.len() - 6;
+        damaged[end] ^= 1;
+        let cut = gzip(GOOD.as_bytes())[..15].to_vec();
+        let large = format!("{GOOD}#{}", "x".repeat(10 * 1024 * 1024));
+        for (bytes, reason) in [
+            (b"#!/bin/sh\necho".to_vec(), "user data is a script"),
+            (
+                b"\n#cloud-config\na: b".to_vec(),
+                "user data is cloud-config",
+            ),
+            (b"#Cloud-Config\n".to_vec(), "user data is cloud-config"),
+            (gzip(b"#!/bin/sh\n"), "user data is a script"),
+            (
+                b"Content-Type: multipart/mixed; boundary=\"x\"\n".to_vec(),
+                "user data is a MIME multipart document",
+            ),
+            (
+                b"MIME-Version: 1.0\n".to_vec(),
+                "user data is a MIME multipart document",
+            ),
+            (
+                b"{\"ignition\": {}}".to_vec(),
+                "user data is an Ignition document",
+            ),
+            (large.into_bytes(), "user data is larger than 2097152 bytes"),
+            (bomb, "decompressed user data is larger than 2097152 bytes"),
+            (damaged, "user data is damaged gzip"),
+            (cut, "user data is damaged gzip"),
+            (
+                b"[settings]\nmotd = \"\xff\"".to_vec(),
+                "byte 19 is not UTF-8",
+            ),
+            (
+                b"[settings]\nmotd = 1".to_vec(),
+                "line 2: settings.motd: expected",
+            ),
+            (b"motd = 'x'".to_vec(), "no top-level table [settings]"),
+        ] {
+            let faults = read(bytes).expect_err(reason).to_string();
+            assert!(faults.contains(reason), "{faults}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(bytes.clone());
+            let _ = read([&[0x1f, 0x8b][..], &bytes].concat());
+            let _ = read(gzip(&bytes));
+        }
+    }
+}

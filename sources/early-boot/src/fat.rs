@@ -237,3 +237,244 @@ fn short_name(entry: &[u8]) -> String {
         format!("{stem}.{extension}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Cursor;
+
+    const SECTOR: usize = 512;
+
+    /// A small file system with files in its top folder.
+    struct Image {
+        bytes: Vec<u8>,
+        fat32: bool,
+        table: usize,
+        data: usize,
+        next: u32,
+        entries: usize,
+    }
+
+    impl Image {
+        fn new(fat32: bool) -> Self {
+            let (clusters, reserved) = if fat32 { (66_000, 32) } else { (5_000, 1) };
+            let table_sectors = (clusters + 2) * if fat32 { 4 } else { 2 } / SECTOR + 1;
+            let top_sectors = if fat32 { 0 } else { 32 };
+            let data = reserved + 2 * table_sectors + top_sectors;
+            let total = data + clusters;
+            // Only what is used is kept; the rest reads as the end of the device.
+            let mut bytes = vec![0; (data + 64) * SECTOR];
+            let mut put =
+                |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+            put(11, &512u16.to_le_bytes());
+            put(13, &[1]);
+            put(14, &(reserved as u16).to_le_bytes());
+            put(16, &[2]);
+            put(32, &(total as u32).to_le_bytes());
+            if fat32 {
+                put(36, &(table_sectors as u32).to_le_bytes());
+                put(44, &2u32.to_le_bytes());
+            } else {
+                put(17, &512u16.to_le_bytes());
+                put(22, &(table_sectors as u16).to_le_bytes());
+            }
+            put(510, &[0x55, 0xaa]);
+            let mut image = Self {
+                bytes,
+                fat32,
+                table: reserved * SECTOR,
+                data: data * SECTOR,
+                next: 2,
+                entries: 0,
+            };
+            if fat32 {
+                // The top folder.
+                image.chain(8);
+            }
+            image
+        }
+
+        /// Allocates clusters, every second one, so that no chain is in a row.
+        fn chain(&mut self, count: usize) -> u32 {
+            let first = self.next;
+            for n in 0..count {
+                let cluster = self.next;
+                self.next += 2;
+                let link = if n + 1 == count {
+                    0x0fff_ffff
+                } else {
+                    self.next
+                };
+                self.link(cluster, link);
+            }
+            first
+        }
+
+        fn link(&mut self, cluster: u32, link: u32) {
+            if self.fat32 {
+                let at = self.table + cluster as usize * 4;
+                self.bytes[at..at + 4].copy_from_slice(&link.to_le_bytes());
+            } else {
+                let at = self.table + cluster as usize * 2;
+                self.bytes[at..at + 2].copy_from_slice(&(link as u16).to_le_bytes());
+            }
+        }
+
+        fn cluster_at(&self, cluster: u32) -> usize {
+            self.data + (cluster as usize - 2) * SECTOR
+        }
+
+        fn entry(&mut self, entry: &[u8; ENTRY]) {
+            let at = self.entries * ENTRY;
+            let at = if self.fat32 {
+                self.cluster_at(2 + 2 * (at / SECTOR) as u32) + at % SECTOR
+            } else {
+                self.data - 32 * SECTOR + at
+            };
+            self.bytes[at..at + ENTRY].copy_from_slice(entry);
+            self.entries += 1;
+        }
+
+        fn file(&mut self, long: Option<&str>, short: &[u8; 11], attributes: u8, content: &[u8]) {
+            if let Some(long) = long {
+                let mut units: Vec<u16> = long.encode_utf16().collect();
+                if !units.len().is_multiple_of(13) {
+                    units.push(0);
+                }
+                units.resize(units.len().next_multiple_of(13), 0xffff);
+                let parts: Vec<&[u16]> = units.chunks(13).collect();
+                for (n, part) in parts.iter().enumerate().rev() {
+                    let mut entry = [0; ENTRY];
+                    entry[0] = n as u8 + 1 | if n + 1 == parts.len() { 0x40 } else { 0 };
+                    entry[11] = ATTRIBUTE_LONG_NAME;
+                    let places = (1..11)
+                        .step_by(2)
+                        .chain((14..26).step_by(2))
+                        .chain([28, 30]);
+                    for (unit, at) in part.iter().zip(places) {
+                        entry[at..at + 2].copy_from_slice(&unit.to_le_bytes());
+                    }
+                    self.entry(&entry);
+                }
+            }
+            let first = match content.len().div_ceil(SECTOR) {
+                0 => 0,
+                count => self.chain(count),
+            };
+            for (n, part) in content.chunks(SECTOR).enumerate() {
+                let at = self.cluster_at(first + 2 * n as u32);
+                self.bytes[at..at + part.len()].copy_from_slice(part);
+            }
+            let mut entry = [0; ENTRY];
+            entry[..11].copy_from_slice(short);
+            entry[11] = attributes;
+            entry[20..22].copy_from_slice(&((first >> 16) as u16).to_le_bytes());
+            entry[26..28].copy_from_slice(&(first as u16).to_le_bytes());
+            entry[28..32].copy_from_slice(&(content.len() as u32).to_le_bytes());
+            self.entry(&entry);
+        }
+
+        fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>> {
+            read_top_file(Cursor::new(&self.bytes), name, limit)
+        }
+    }
+
+    fn content() -> Vec<u8> {
+        (0..3_000u32).map(|n| n as u8).collect()
+    }
+
+    fn usual(fat32: bool) -> Image {
+        let mut image = Image::new(fat32);
+        image.file(None, b"BULKHEAD   ", ATTRIBUTE_VOLUME, b"");
+        image.file(None, b"EFI        ", ATTRIBUTE_FOLDER, b"");
+        image.file(None, b"\xe5LD     TXT", 0, b"deleted");
+        for n in 0..20 {
+            image.file(
+                Some(&format!("some-other-file-{n}.txt")),
+                b"SOME-O~1TXT",
+                0x20,
+                b"",
+            );
+        }
+        image.file(Some("user-data.toml"), b"USER-D~1TOM", 0x20, &content());
+        image.file(None, b"README  TXT", 0x20, b"readme");
+        image.file(Some("empty"), b"EMPTY      ", 0x20, b"");
+        image
+    }
+
+    #[test]
+    fn files_are_found_by_long_and_short_names() {
+        for fat32 in [false, true] {
+            let image = usual(fat32);
+            for (name, expected) in [
+                ("user-data.toml", Some(content())),
+                ("USER-Data.TOML", Some(content())),
+                ("readme.txt", Some(b"readme".to_vec())),
+                ("empty", Some(vec![])),
+                ("efi", None),
+                ("bulkhead", None),
+                ("old.txt", None),
+                ("user-d~1.tom", None),
+                ("nothing", None),
+            ] {
+                let found = image.read(name, 10_000).expect(name);
+                assert!(found == expected, "{name}, FAT32: {fat32}");
+            }
+            let start = image.read("user-data.toml", 1_000).expect("a file");
+            assert_eq!(start, Some(content()[..1_001].to_vec()));
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_and_never_a_loop() {
+        for fat32 in [false, true] {
+            let refused = |spoil: &dyn Fn(&mut Image)| {
+                let mut image = usual(fat32);
+                spoil(&mut image);
+                image.read("user-data.toml", 10_000).is_err()
+            };
+            let first = usual(fat32).next - 2 * 7;
+            assert!(!refused(&|_| {}));
+            assert!(refused(&|image| image.bytes[510] = 0));
+            assert!(refused(&|image| image.bytes[11] = 1));
+            assert!(refused(&|image| image.bytes[13] = 3));
+            assert!(refused(&|image| image.bytes[16] = 0));
+            assert!(refused(&|image| image.bytes[32..36].fill(0)));
+            // The chain ends early, leaves the file system, or never ends.
+            assert!(refused(&|image| image.link(first, 0x0fff_ffff)));
+            assert!(refused(&|image| image.link(first, 0x0fff_0000)));
+            assert!(refused(&|image| image.link(first, 1)));
+            let mut circle = usual(fat32);
+            circle.link(first, first);
+            let found = circle.read("user-data.toml", 10_000).expect("bounded");
+            assert_eq!(found.map(|bytes| bytes.len()), Some(content().len()));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn any_damage_is_survived(
+            fat32 in any::<bool>(),
+            spots in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+        ) {
+            let mut image = usual(fat32);
+            for (place, byte) in spots {
+                // Boot sector, tables and folder are where it hurts.
+                let range = [0..64, image.table..image.table + 256, image.data..image.data + 2048];
+                let places: Vec<usize> = range.into_iter().flatten().collect();
+                let at = places[place.index(places.len())];
+                image.bytes[at] = byte;
+            }
+            let _ = image.read("user-data.toml", 10_000);
+        }
+
+        #[test]
+        fn any_bytes_are_survived(mut bytes in prop::collection::vec(any::<u8>(), 512..4096)) {
+            bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+            let _ = read_top_file(Cursor::new(bytes), "user-data.toml", 10_000);
+        }
+    }
+}

@@ -90,3 +90,62 @@ fn disk_of(partition: &Path) -> Option<PathBuf> {
     let real = fs::canonicalize(partition).ok()?;
     real.parent().map(Path::to_path_buf)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A `/sys` with disks; `partitions` are disk, name of the partition's
+    /// device and its label, `root` the partition that the root lies on.
+    fn find_in(partitions: &[(&str, &str, &str)], root_on: Option<&str>) -> Option<String> {
+        let root = tempfile::tempdir().expect("a folder");
+        let blocks = root.path().join("sys/class/block");
+        fs::create_dir_all(&blocks).expect("a folder");
+        let mut places = Vec::new();
+        for (disk, partition, label) in partitions {
+            let place = root.path().join("sys/devices").join(disk).join(partition);
+            fs::create_dir_all(&place).expect("a folder");
+            let uevent = format!("MAJOR=254\nDEVNAME={partition}\nPARTN=1\nPARTNAME={label}\n");
+            fs::write(place.join("uevent"), uevent).expect("a file");
+            symlink(&place, blocks.join(partition)).expect("a link");
+            places.push((*partition, place));
+        }
+        let mapper = root.path().join("sys/devices/virtual/dm-0");
+        fs::create_dir_all(mapper.join("slaves")).expect("a folder");
+        fs::write(mapper.join("uevent"), "DEVNAME=dm-0\n").expect("a file");
+        if let Some((name, place)) = places.iter().find(|(name, _)| Some(*name) == root_on) {
+            symlink(place, mapper.join("slaves").join(name)).expect("a link");
+            symlink(&mapper, blocks.join("dm-0")).expect("a link");
+        }
+        let found = find(root.path())?;
+        let found = found.strip_prefix(root.path()).expect("below the root");
+        Some(found.display().to_string())
+    }
+
+    #[test]
+    fn the_partition_is_that_of_the_disk_with_the_root() {
+        let ours = [
+            ("vda", "vda1", "BULKHEAD-ESP"),
+            ("vda", "vda2", "BULKHEAD-ROOT-A"),
+            ("vdb", "vdb1", "BULKHEAD-ESP"),
+        ];
+        let foreign = [("vda", "vda2", "x"), ("vdb", "vdb1", "BULKHEAD-ESP")];
+        for (partitions, root_on, expected) in [
+            (&ours[..], Some("vda2"), Some("dev/vda1")),
+            (&ours[..], Some("vdb1"), Some("dev/vdb1")),
+            (&ours[..], None, Some("dev/vda1")),
+            (&foreign[..], Some("vda2"), None),
+            (&[], None, None),
+        ] {
+            let found = find_in(partitions, root_on);
+            assert_eq!(found.as_deref(), expected, "{partitions:?} {root_on:?}");
+        }
+    }
+
+    #[test]
+    fn a_machine_without_the_partition_has_no_user_data_there() {
+        let root = tempfile::tempdir().expect("a folder");
+        assert_eq!(Esp.read(root.path(), 10).expect("nothing there"), None);
+    }
+}

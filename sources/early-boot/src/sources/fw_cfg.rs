@@ -36,3 +36,24 @@ impl Source for FwCfg {
         Ok(Some(bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_data_is_found_below_the_root() {
+        let root = tempfile::tempdir().expect("a folder");
+        let read = |limit| FwCfg.read(root.path(), limit).expect("readable");
+        assert_eq!(read(10), None);
+        let path = root.path().join(PATH);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        std::fs::write(&path, "0123456789abcdef").expect("a file");
+        assert_eq!(read(100), Some(b"0123456789abcdef".to_vec()));
+        assert_eq!(
+            read(10),
+            Some(b"0123456789a".to_vec()),
+            "one more than the limit"
+        );
+    }
+}

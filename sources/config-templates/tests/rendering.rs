@@ -1,0 +1,300 @@
+//! What a catalog may say, what a template may do, and what writing replaces.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use config_templates::{Catalog, Os, check, render};
+use serde_json::{Value, json};
+use settings::Document;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use tempfile::TempDir;
+
+/// A catalog of files that have only a name, a template, settings and a format.
+fn catalog(files: &[(&str, &str, &str)]) -> String {
+    files
+        .iter()
+        .map(|(name, settings, format)| {
+            format!(
+                "[[config-file]]\nname = \"{name}\"\npath = \"/etc/sub/{name}\"\n\
+                 template = \"/templates/{name}\"\nsettings = [{settings}]\nformat = \"{format}\"\n\
+                 restart = [\"{name}.service\", \"shared.service\"]\nreload = [\"shared.service\", \"also.service\"]\n"
+            )
+        })
+        .collect()
+}
+
+fn root(templates: &[(&str, &str)]) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("templates")).unwrap();
+    for (name, text) in templates {
+        fs::write(root.path().join("templates").join(name), text).unwrap();
+    }
+    root
+}
+
+fn document(tree: Value) -> Document {
+    Document::from_value(&tree).unwrap()
+}
+
+/// Renders one template that reads all settings, as text.
+fn rendered(template: &str, format: &str, settings: Value) -> Result<String, String> {
+    let root = root(&[("x", template)]);
+    let all = r#""motd", "ntp", "network", "dns", "kernel", "pki""#;
+    let catalog = Catalog::parse(&catalog(&[("x", all, format)])).unwrap();
+    render(
+        &catalog.files,
+        root.path(),
+        &document(settings),
+        &Os::default(),
+    )
+    .map(|rendered| rendered.files()[0].text.clone())
+    .map_err(|error| format!("{error:#}"))
+}
+
+#[test]
+fn templates() {
+    for (template, settings, expected) in [
+        ("plain\n", json!({}), "plain\n"),
+        ("{{ settings.motd }}", json!({"motd": "<&\"'>"}), "<&\"'>"),
+        ("{{ settings.motd | default('-') }}", json!({}), "-"),
+        (
+            "{% if settings.network.hostname is defined %}x{% endif %}",
+            json!({}),
+            "",
+        ),
+        (
+            "{{ settings.ntp | tojson }}",
+            json!({"ntp": {"options": ["a"]}}),
+            r#"{"options":["a"]}"#,
+        ),
+        (
+            "{{ settings.kernel.sysctl['a.b'] }}",
+            json!({"kernel": {"sysctl": {"a.b": "c"}}}),
+            "c",
+        ),
+        (
+            "{% for name, bundle in settings.pki | items %}{{ name }}{% endfor %}",
+            json!({}),
+            "",
+        ),
+        ("{{ 'aGk=' | base64_decode }}", json!({}), "hi"),
+        ("{{ os.arch }}", json!({}), ""),
+    ] {
+        assert_eq!(
+            rendered(template, "text", settings).as_deref(),
+            Ok(expected),
+            "{template}"
+        );
+    }
+}
+
+#[test]
+fn faulty_templates_say_which_file_and_why() {
+    for (template, format, reason) in [
+        (
+            "a\n{{ settings.motd }}",
+            "text",
+            "undefined value (in /templates/x:2)",
+        ),
+        ("{{ settings.nothing.x }}", "text", "undefined value"),
+        ("{{ nothing }}", "text", "undefined value"),
+        ("{% if %}", "text", "syntax error"),
+        ("{{ 'x' | nothing }}", "text", "unknown filter"),
+        ("{{ '!' | base64_decode }}", "text", "not base64"),
+        ("a = ", "toml", "not valid as toml: line 1"),
+        ("a = 1\nb = [", "toml", "not valid as toml: line 2"),
+        ("{\"a\": }", "json", "not valid as json"),
+        (
+            "A=b\n1=c",
+            "env",
+            "not valid as env: line 2 is not NAME=value",
+        ),
+        ("A=b\nnothing", "env", "not valid as env: line 2"),
+        ("a\u{1b}b", "text", "the control character U+001B"),
+    ] {
+        let error = rendered(template, format, json!({})).unwrap_err();
+        assert!(
+            error.starts_with("render /etc/sub/x (x): "),
+            "{template}: {error}"
+        );
+        assert!(error.contains(reason), "{template}: {error}");
+    }
+    for (template, format) in [
+        ("a = 1\n[b]\n", "toml"),
+        ("", "toml"),
+        ("{\"a\": [1]}", "json"),
+        ("# comment\n\nA_1=b=c\n", "env"),
+        ("\u{1b}", "none"),
+    ] {
+        assert!(rendered(template, format, json!({})).is_ok(), "{template}");
+    }
+}
+
+#[test]
+fn a_template_sees_what_it_declares_and_nothing_else() {
+    let settings = document(json!({"motd": "m", "ntp": {"options": ["o"], "time-servers": ["t"]}}));
+    for (declared, template, expected) in [
+        (r#""motd""#, "{{ settings.motd }}", Some("m")),
+        (
+            r#""ntp""#,
+            "{{ settings.ntp.options[0] }}{{ settings.ntp['time-servers'][0] }}",
+            Some("ot"),
+        ),
+        (
+            r#""ntp.options""#,
+            "{{ settings.ntp.options[0] }}",
+            Some("o"),
+        ),
+        (
+            r#""ntp.options""#,
+            "{{ settings.ntp['time-servers'][0] }}",
+            None,
+        ),
+        (r#""ntp.options""#, "{{ settings.motd }}", None),
+        (r#""motd""#, "{{ settings.ntp }}", None),
+    ] {
+        let root = root(&[("x", template)]);
+        let catalog = Catalog::parse(&catalog(&[("x", declared, "text")])).unwrap();
+        let rendered = render(&catalog.files, root.path(), &settings, &Os::default());
+        let text = rendered
+            .ok()
+            .map(|rendered| rendered.files()[0].text.clone());
+        assert_eq!(text.as_deref(), expected, "{declared} {template}");
+    }
+}
+
+#[test]
+fn only_what_differs_is_replaced_and_units_are_named_once() {
+    let root = root(&[("a", "{{ settings.motd }}"), ("b", "constant")]);
+    let catalog =
+        Catalog::parse(&catalog(&[("a", r#""motd""#, "text"), ("b", "", "text")])).unwrap();
+    let apply = |motd: &str| {
+        let settings = document(json!({ "motd": motd }));
+        let rendered = render(&catalog.files, root.path(), &settings, &Os::default()).unwrap();
+        let mut failed = Vec::new();
+        let replaced = rendered.write(root.path(), &mut failed);
+        assert!(failed.is_empty(), "{failed:?}");
+        replaced
+    };
+    let inode = |name: &str| {
+        fs::metadata(root.path().join("etc/sub").join(name))
+            .unwrap()
+            .ino()
+    };
+
+    let replaced = apply("one");
+    assert_eq!(replaced.files, ["a", "b"]);
+    assert_eq!(
+        replaced.restart,
+        ["a.service", "shared.service", "b.service"]
+    );
+    assert_eq!(
+        replaced.reload,
+        ["also.service"],
+        "a restart includes a reload"
+    );
+    let (a, b) = (inode("a"), inode("b"));
+
+    assert_eq!(apply("one"), Default::default());
+    assert_eq!((inode("a"), inode("b")), (a, b));
+
+    let replaced = apply("two");
+    assert_eq!(replaced.files, ["a"]);
+    assert_eq!(replaced.restart, ["a.service", "shared.service"]);
+    assert_eq!(inode("b"), b);
+
+    // Permissions count too.
+    let path = root.path().join("etc/sub/b");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(apply("two").files, ["b"]);
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o644
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_written_does_not_keep_the_others_from_it() {
+    let root = root(&[("a", "a"), ("b", "b")]);
+    fs::create_dir_all(root.path().join("etc/sub/a/in-the-way")).unwrap();
+    let catalog = Catalog::parse(&catalog(&[("a", "", "text"), ("b", "", "text")])).unwrap();
+    let rendered = render(
+        &catalog.files,
+        root.path(),
+        &Document::default(),
+        &Os::default(),
+    )
+    .unwrap();
+    let mut failed = Vec::new();
+    assert_eq!(rendered.write(root.path(), &mut failed).files, ["b"]);
+    assert_eq!(failed.len(), 1);
+    assert!(
+        format!("{:#}", failed[0]).contains("config file \"a\""),
+        "{:#}",
+        failed[0]
+    );
+}
+
+#[test]
+fn faulty_catalogs() {
+    let entry = |more: &str| {
+        format!(
+            "[[config-file]]\nname = \"x\"\npath = \"/etc/x\"\ntemplate = \"/t/x\"\n\
+             settings = [\"motd\"]\nformat = \"text\"\n{more}"
+        )
+    };
+    assert!(Catalog::parse("").unwrap().files.is_empty());
+    assert_eq!(
+        Catalog::parse(&entry("mode = \"0600\""))
+            .unwrap()
+            .files
+            .len(),
+        1
+    );
+    for (text, reason) in [
+        (entry("unknown = 1"), "unknown field"),
+        (entry("mode = \"rw\""), "is not an octal number"),
+        (entry("mode = \"7777\""), "is not an octal number"),
+        (entry(&entry("")), "two config files are named \"x\""),
+        (
+            entry(&entry("").replace("name = \"x\"", "name = \"y\"")),
+            "two config files have the path",
+        ),
+        (entry("").replace("/etc/x", "etc/x"), "not an absolute path"),
+        (entry("").replace("/t/x", "/t/../x"), "not an absolute path"),
+        (
+            entry("").replace("motd", "mtod"),
+            "settings.mtod is not a setting",
+        ),
+        (entry("").replace("\"text\"", "\"yaml\""), "unknown variant"),
+        ("x".to_string(), "parse the list of config files"),
+    ] {
+        let error = format!("{:#}", Catalog::parse(&text).unwrap_err());
+        assert!(error.contains(reason), "{text}: {error}");
+    }
+}
+
+#[test]
+fn the_build_checks_all_templates_with_the_defaults() {
+    let root = root(&[(
+        "x",
+        "a = {{ settings.ntp.options | toml_value }}\n{{ settings.motd }}",
+    )]);
+    let catalog = catalog(&[("x", r#""motd", "ntp""#, "toml")]);
+    let error = format!("{:#}", check(&catalog, root.path(), "").unwrap_err());
+    assert!(error.contains("not valid as toml: line 2"), "{error}");
+    check(&catalog, root.path(), "[settings]\nmotd = '# x'").unwrap();
+    let error = format!(
+        "{:#}",
+        check(&catalog, root.path(), "[settings]\nmotd = 1").unwrap_err()
+    );
+    assert!(
+        error.contains("settings defaults: line 2: settings.motd"),
+        "{error}"
+    );
+    let error = format!(
+        "{:#}",
+        check(&catalog, &root.path().join("none"), "").unwrap_err()
+    );
+    assert!(error.contains("read the template"), "{error}");
+}
