@@ -2,27 +2,21 @@
 //! shell to offer, so the cause is said on the console and the machine starts
 //! again, unless it has done so too often already.
 
-use std::process::Command;
-
 use anyhow::Result;
 use boot_slots::record::FAILURES_BEFORE_LAST;
 
-use crate::health::{GRACE, restart};
+use crate::health::{GRACE, failed_units, restart};
 use crate::image::{Image, boot_record};
 
 /// Says what failed; restarts.
 pub fn run() -> Result<()> {
-    let failed = sysutil::process::stdout(Command::new("/usr/bin/systemctl").args([
-        "list-units",
-        "--state=failed",
-        "--plain",
-        "--no-legend",
-        "--no-pager",
-        "--full",
-    ]))
-    .unwrap_or_else(|error| format!("the failed units cannot be listed: {error:#}"));
+    let failed = match failed_units() {
+        Ok(units) if units.is_empty() => "no unit has failed: somebody asked for this".to_owned(),
+        Ok(units) => format!("failed: {}", units.join(", ")),
+        Err(error) => format!("the failed units cannot be listed: {error:#}"),
+    };
     sysutil::console::alarm("the system cannot start");
-    sysutil::console::alarm(failed.trim());
+    sysutil::console::alarm(&failed);
 
     let failures = failures().unwrap_or_else(|error| {
         tracing::warn!("the boot record cannot be read: {error:#}");

@@ -20,13 +20,14 @@ use crate::image::{Image, boot_record};
 use decide::{Verdict, decide};
 use esp::Esp;
 use probe::Probe;
+pub use probe::failed_units;
 
 /// How long the system gets to become healthy once everything was started.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Exists once the boot is complete.
 const COMPLETE: &str = "/run/bulkhead/boot-complete";
 /// Between two looks.
-const INTERVAL: Duration = Duration::from_secs(3);
+const INTERVAL: Duration = Duration::from_secs(5);
 /// Between the announcement of a restart and the restart: time to read it, and
 /// for the journal to be written.
 pub const GRACE: Duration = Duration::from_secs(15);
@@ -34,15 +35,21 @@ pub const GRACE: Duration = Duration::from_secs(15);
 /// Waits for health, then blesses the running image.
 pub fn bless_boot() -> Result<()> {
     let started = Instant::now();
+    let mut last = None;
     loop {
-        match probe::probe()?.complaint() {
-            None => break,
-            Some(complaint) if started.elapsed() < PATIENCE => {
-                tracing::info!(complaint, "not healthy yet");
-                std::thread::sleep(INTERVAL);
-            }
-            Some(complaint) => return give_up(&complaint),
+        let probe = probe::probe()?;
+        let Some(complaint) = probe.complaint() else {
+            break;
+        };
+        // Storage does not get better by waiting.
+        if probe.storage.is_some() || started.elapsed() > PATIENCE {
+            return give_up(&complaint, probe.only_storage());
         }
+        if last.as_ref() != Some(&complaint) {
+            tracing::warn!("not healthy yet: {complaint}");
+            last = Some(complaint);
+        }
+        std::thread::sleep(INTERVAL);
     }
     bless(&Image::running()?)?;
     sysutil::console::say("boot complete");
@@ -54,7 +61,10 @@ pub fn bless_boot() -> Result<()> {
 /// Runs when the time for a boot is over and it is not complete.
 pub fn boot_deadline() -> Result<()> {
     let complaint = probe::probe().ok().as_ref().and_then(Probe::complaint);
-    give_up(&complaint.unwrap_or_else(|| "it takes too long".to_owned()))
+    give_up(
+        &complaint.unwrap_or_else(|| "it takes too long".to_owned()),
+        false,
+    )
 }
 
 fn bless(image: &Image) -> Result<()> {
@@ -76,8 +86,9 @@ fn bless(image: &Image) -> Result<()> {
 }
 
 /// Says why the boot is not complete, and restarts when that can lead to
-/// another image.
-fn give_up(complaint: &str) -> Result<()> {
+/// another image. A blessed image whose storage alone fails is not to blame:
+/// the boot does not count against it, for no other image would do better.
+fn give_up(complaint: &str, only_storage: bool) -> Result<()> {
     sysutil::console::say(&format!("boot not complete: {complaint}"));
     let image = Image::running()?;
     let entries = {
@@ -89,6 +100,13 @@ fn give_up(complaint: &str) -> Result<()> {
     match decide(&entries, &image.version) {
         Verdict::Stay(why) => {
             sysutil::console::say(&format!("going on with image {}: {why}", image.version));
+            let (mut record, partition) = boot_record()?;
+            if only_storage && record.is_blessed(&image.root) {
+                record.bless(&image.root);
+                record
+                    .write(&partition)
+                    .context("writing the boot record")?;
+            }
         }
         Verdict::Restart(why) => {
             sysutil::console::say(&format!(

@@ -24,6 +24,11 @@ pub struct Probe {
 }
 
 impl Probe {
+    /// Whether nothing is wrong but what no image can help.
+    pub fn only_storage(&self) -> bool {
+        self.storage.is_some() && self.api.is_none() && self.failed_units.is_empty()
+    }
+
     /// What is wrong, if anything is.
     pub fn complaint(&self) -> Option<String> {
         let mut complaints = Vec::new();
@@ -42,26 +47,33 @@ impl Probe {
 
 /// Looks once. systemd's own "is the system running, wait until it is" would
 /// wait for the very job that asks, so only failed units are counted; the unit's
-/// place behind all others in the boot says the rest.
+/// place behind all others in the boot says the rest. A unit that systemd is
+/// about to start once more has failed too.
 pub fn probe() -> Result<Probe> {
     let storage = read_text_if_present(Path::new(crate::storage::DEGRADED), 64 * 1024)?
         .map(|text| text.trim_end().replace('\n', "; "));
     let api = ask_api(Path::new(API_SOCKET))
         .err()
         .map(|error| format!("{error:#}"));
-    let units = sysutil::process::stdout(Command::new("/usr/bin/systemctl").args([
+    let failed_units = failed_units()?;
+    Ok(Probe {
+        api,
+        failed_units,
+        storage,
+    })
+}
+
+/// Units that failed, whether or not they are tried again.
+pub fn failed_units() -> Result<Vec<String>> {
+    let list = sysutil::process::stdout(Command::new("/usr/bin/systemctl").args([
         "list-units",
-        "--state=failed",
+        "--state=failed,auto-restart,auto-restart-queued",
         "--plain",
         "--no-legend",
         "--no-pager",
         "--full",
     ]))?;
-    Ok(Probe {
-        api,
-        failed_units: unit_names(&units),
-        storage,
-    })
+    Ok(unit_names(&list))
 }
 
 /// The first word of each line.
@@ -106,7 +118,15 @@ mod tests {
             failed_units: vec![],
             storage: None,
         };
-        assert_eq!(healthy.complaint(), None);
+        assert_eq!((healthy.complaint(), healthy.only_storage()), (None, false));
+        let cramped = Probe {
+            storage: Some("no data".to_owned()),
+            ..healthy
+        };
+        assert_eq!(
+            (cramped.complaint(), cramped.only_storage()),
+            (Some("no data".into()), true)
+        );
         let sick = Probe {
             api: Some("refused".to_owned()),
             failed_units: vec!["a.service".to_owned(), "b.service".to_owned()],
@@ -114,6 +134,7 @@ mod tests {
         };
         let expected = "no data; the API does not answer: refused; failed: a.service, b.service";
         assert_eq!(sick.complaint().as_deref(), Some(expected));
+        assert!(!sick.only_storage());
     }
 
     #[test]
