@@ -168,56 +168,40 @@ impl<F: Files> Store<F> {
         }
     }
 
-    /// Makes a change durable without a transaction; with `user_data_done` the
-    /// note that user data needs no second look becomes durable with it.
-    pub fn commit_first_boot(&mut self, change: &Change) -> Result<Vec<Key>, Error> {
+    /// Makes a change durable without a transaction, and with it the note that
+    /// user data needs no second look. If the disk fails, the change holds all
+    /// the same until the machine restarts: at boot there is nobody who could
+    /// try again.
+    pub fn commit_first_boot(&mut self, change: &Change) -> Result<(), Error> {
         let mut state = self.state.clone();
         state.user_data_done = true;
-        self.apply_to(state, change)
+        let (state, _) = changed(state, change)?;
+        self.save_or_hold(state)
     }
 
-    /// Replaces what the host has generated, if it differs.
+    /// Replaces what the host has generated, if it differs. If the disk fails,
+    /// the new values hold all the same until the machine restarts.
     pub fn set_generated(&mut self, generated: Document) -> Result<(), Error> {
         if generated == self.state.generated {
             return Ok(());
         }
         let mut state = self.state.clone();
         state.generated = generated;
-        self.save(state)
+        self.save_or_hold(state)
     }
 
     fn apply(&mut self, change: &Change) -> Result<Vec<Key>, Error> {
-        self.apply_to(self.state.clone(), change)
+        let (state, touched) = changed(self.state.clone(), change)?;
+        self.save(state)?;
+        Ok(touched)
     }
 
-    fn apply_to(&mut self, mut state: State, change: &Change) -> Result<Vec<Key>, Error> {
-        let mut touched: BTreeSet<Key> = BTreeSet::new();
-        for key in &change.unset {
-            let removed = state.user.unset(key);
-            if removed.is_empty() {
-                touched.insert(key.clone());
-            }
-            touched.extend(removed);
+    fn save_or_hold(&mut self, state: State) -> Result<(), Error> {
+        let saved = self.save(state.clone());
+        if matches!(saved, Err(Error::Disk(_))) {
+            self.state = state;
         }
-        let user_keys: BTreeSet<Key> = state.user.keys().into_iter().collect();
-        if let Some(key) = change
-            .weak
-            .keys()
-            .into_iter()
-            .find(|key| user_keys.contains(key))
-        {
-            return Err(Error::Weakened(key));
-        }
-        touched.extend(change.strong.keys());
-        touched.extend(change.weak.keys());
-        state.user.merge(&change.strong);
-        state.generated.merge(&change.weak);
-        for layer in [&state.user, &state.generated] {
-            // Two documents within the limits can exceed them together.
-            Document::from_value(&layer.to_value()).map_err(Error::Invalid)?;
-        }
-        self.save(state)?;
-        Ok(touched.into_iter().collect())
+        saved
     }
 
     fn save(&mut self, state: State) -> Result<(), Error> {
@@ -236,4 +220,30 @@ impl<F: Files> Store<F> {
         self.state = state;
         Ok(())
     }
+}
+
+/// The state after a change, and the keys that it touched.
+fn changed(mut state: State, change: &Change) -> Result<(State, Vec<Key>), Error> {
+    let mut touched: BTreeSet<Key> = BTreeSet::new();
+    for key in &change.unset {
+        let removed = state.user.unset(key);
+        if removed.is_empty() {
+            touched.insert(key.clone());
+        }
+        touched.extend(removed);
+    }
+    for key in change.weak.keys() {
+        if state.user.get(&key).is_some() {
+            return Err(Error::Weakened(key));
+        }
+        touched.insert(key);
+    }
+    touched.extend(change.strong.keys());
+    state.user.merge(&change.strong);
+    state.generated.merge(&change.weak);
+    for layer in [&state.user, &state.generated] {
+        // Two documents within the limits can exceed them together.
+        Document::from_value(&layer.to_value()).map_err(Error::Invalid)?;
+    }
+    Ok((state, touched.into_iter().collect()))
 }

@@ -1,0 +1,204 @@
+//! Booting with things in the way: whatever is broken, the machine comes up.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use anyhow::{Result, bail};
+use early_boot::Source;
+use serde_json::{Value, json};
+use settings_agent::{Host, Units, boot, layout, user_data_report};
+use settings_store::{Store, files::Folder};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+struct NoUnits;
+
+impl Units for NoUnits {
+    fn restart(&self, units: &[String]) -> Result<()> {
+        bail!("boot restarts nothing, not even {units:?}")
+    }
+
+    fn reload(&self, units: &[String]) -> Result<()> {
+        bail!("boot reloads nothing, not even {units:?}")
+    }
+
+    fn reboot(&self) -> Result<()> {
+        bail!("boot does not reboot")
+    }
+}
+
+struct Given(Result<&'static str, &'static str>);
+
+impl Source for Given {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+
+    fn location(&self) -> String {
+        "given".into()
+    }
+
+    fn read(&self, _: &Path, _: usize) -> Result<Option<Vec<u8>>> {
+        match self.0 {
+            Ok(text) => Ok(Some(text.into())),
+            Err(reason) => bail!("{reason}"),
+        }
+    }
+}
+
+fn put(root: &TempDir, path: &str, text: &str) {
+    let path = root.path().join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+fn machine() -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    put(&root, "usr/lib/os-release", "VARIANT_ID=test\n");
+    put(
+        &root,
+        layout::CONFIG_FILES,
+        "[[config-file]]\nname = 'a'\npath = '/etc/a'\ntemplate = '/t/a'\nsettings = ['motd']\n\
+         format = 'text'\nrestart = ['a.service']\n\
+         [[config-file]]\nname = 'b'\npath = '/etc/b'\ntemplate = '/t/b'\nsettings = ['ntp']\n\
+         format = 'text'\n",
+    );
+    put(&root, "t/a", "{{ settings.motd }}");
+    put(&root, "t/b", "{{ settings.ntp.options | join(' ') }}");
+    root
+}
+
+fn host(root: &TempDir) -> Host {
+    Host::open(root.path(), Arc::new(NoUnits)).unwrap()
+}
+
+fn booted(root: &TempDir, user_data: &[Result<&'static str, &'static str>]) -> Store<Folder> {
+    let sources: Vec<Box<dyn Source>> = user_data
+        .iter()
+        .map(|text| Box::new(Given(*text)) as Box<dyn Source>)
+        .collect();
+    boot(&host(root), &sources).unwrap().store
+}
+
+fn motd(store: &Store<Folder>) -> Value {
+    store.effective().to_value()["motd"].clone()
+}
+
+fn read(root: &TempDir, path: &str) -> String {
+    fs::read_to_string(root.path().join(path)).unwrap()
+}
+
+const USER_DATA: Result<&str, &str> = Ok("[settings]\nmotd = 'from user data'");
+
+#[test]
+fn a_first_boot_renders_user_data() {
+    let root = machine();
+    let store = booted(&root, &[USER_DATA]);
+    assert_eq!(motd(&store), "from user data");
+    assert_eq!(read(&root, "etc/a"), "from user data");
+    assert_eq!(read(&root, "etc/b"), "iburst");
+    assert!(store.user_data_done());
+}
+
+#[test]
+fn a_source_that_cannot_be_read_is_reported_and_the_others_count() {
+    let root = machine();
+    let store = booted(&root, &[Err("no such device"), USER_DATA]);
+    assert_eq!(motd(&store), "from user data");
+    let report = user_data_report(root.path()).unwrap();
+    assert_eq!(
+        report.to_string(),
+        "test (given): refused as a whole\n  settings: cannot be read: no such device\n\
+         test (given): accepted\n"
+    );
+}
+
+#[test]
+fn a_store_that_is_damaged_gives_way_to_the_one_before_it() {
+    let root = machine();
+    let mut store = booted(&root, &[USER_DATA]);
+    store
+        .set("t", &json!({"motd": "changed"}), Default::default())
+        .unwrap();
+    store.commit("t").unwrap();
+    for name in ["current", "previous"] {
+        put(&root, &format!("{}/{name}", layout::STORE), "garbage");
+        let store = booted(&root, &[Ok("[settings]\nmotd = 'asked again'")]);
+        let expected = match name {
+            "current" => "from user data",
+            // Nothing is left, so this is a first boot once more.
+            _ => "asked again",
+        };
+        assert_eq!(motd(&store), expected);
+        assert_eq!(read(&root, "etc/a"), expected);
+        // What is generated was stored; it is garbage again for the next round.
+        put(&root, &format!("{}/current", layout::STORE), "garbage");
+    }
+}
+
+#[test]
+fn without_a_place_to_store_settings_the_machine_still_has_them() {
+    // A file where a folder should be: it cannot be made.
+    let root = machine();
+    put(&root, "var/lib/bulkhead", "");
+    let store = booted(&root, &[USER_DATA]);
+    assert_eq!(motd(&store), "from user data");
+    assert!(
+        root.path()
+            .join(layout::VOLATILE_STORE)
+            .join("current")
+            .exists()
+    );
+
+    // A folder where a file should be: it cannot be written.
+    let root = machine();
+    fs::create_dir_all(root.path().join(layout::STORE).join("next")).unwrap();
+    let mut store = booted(&root, &[USER_DATA]);
+    assert_eq!(motd(&store), "from user data");
+    assert_eq!(read(&root, "etc/a"), "from user data");
+    // Whoever sets something learns that it cannot be stored; once it can be,
+    // nothing has been lost.
+    store
+        .set("t", &json!({"ntp": {"options": ["x"]}}), Default::default())
+        .unwrap();
+    assert!(store.commit("t").is_err());
+    fs::remove_dir(root.path().join(layout::STORE).join("next")).unwrap();
+    store.commit("t").unwrap();
+    let store = booted(&root, &[]);
+    assert_eq!(motd(&store), "from user data");
+    assert_eq!(read(&root, "etc/b"), "x");
+}
+
+#[test]
+fn a_template_that_fails_costs_its_file_alone() {
+    let root = machine();
+    put(&root, "t/a", "{{ nothing }}");
+    booted(&root, &[USER_DATA]);
+    assert!(!root.path().join("etc/a").exists());
+    assert_eq!(read(&root, "etc/b"), "iburst");
+}
+
+#[test]
+fn a_faulty_image_is_an_error() {
+    for (path, text, reason) in [
+        (
+            layout::DEFAULTS,
+            "[settings]\nmtod = 1",
+            "/usr/share/bulkhead/defaults.toml: line 2: settings.mtod",
+        ),
+        (
+            layout::CONFIG_FILES,
+            "x",
+            "/usr/share/bulkhead/config-files.toml: parse",
+        ),
+    ] {
+        let root = machine();
+        put(&root, path, text);
+        let error = match Host::open(root.path(), Arc::new(NoUnits)) {
+            Ok(_) => panic!("{path} was accepted"),
+            Err(error) => format!("{error:#}"),
+        };
+        assert!(error.starts_with(reason), "{error}");
+    }
+}
