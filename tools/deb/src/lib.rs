@@ -18,6 +18,8 @@ pub mod openpgp;
 pub mod properties;
 pub mod relation;
 pub mod release;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod version;
 
 use std::io;

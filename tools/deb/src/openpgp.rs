@@ -53,6 +53,21 @@ pub enum SignatureError {
 pub struct Fingerprint([u8; 20]);
 
 impl Fingerprint {
+    /// Of the body of a public key packet.
+    pub(crate) fn of(body: &[u8]) -> Option<Self> {
+        let length = u16::try_from(body.len()).ok()?;
+        let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+        hash.update(&[0x99]);
+        hash.update(&length.to_be_bytes());
+        hash.update(body);
+        Some(Self(hash.finish().as_ref().try_into().ok()?))
+    }
+
+    /// The fingerprint as bytes.
+    pub fn as_bytes(&self) -> &[u8; 20] {
+        &self.0
+    }
+
     fn key_id(&self) -> [u8; 8] {
         let mut id = [0; 8];
         id.copy_from_slice(&self.0[12..]);
@@ -185,14 +200,8 @@ impl Key {
             }
             _ => return None,
         };
-        let length = u16::try_from(body.len()).ok()?;
-        let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
-        hash.update(&[0x99]);
-        hash.update(&length.to_be_bytes());
-        hash.update(body);
-        let fingerprint = Fingerprint(hash.finish().as_ref().try_into().ok()?);
         Some((
-            fingerprint,
+            Fingerprint::of(body)?,
             Self {
                 created,
                 lifetime: None,
@@ -351,11 +360,11 @@ impl Cleartext {
 
 const RSA: u8 = 1;
 const RSA_SIGN_ONLY: u8 = 3;
-const EDDSA: u8 = 22;
-const ED25519_CURVE: [u8; 9] = [0x2b, 0x06, 0x01, 0x04, 0x01, 0xda, 0x47, 0x0f, 0x01];
+pub(crate) const EDDSA: u8 = 22;
+pub(crate) const ED25519_CURVE: [u8; 9] = [0x2b, 0x06, 0x01, 0x04, 0x01, 0xda, 0x47, 0x0f, 0x01];
 const SHA256: u8 = 8;
 const SHA384: u8 = 9;
-const SHA512: u8 = 10;
+pub(crate) const SHA512: u8 = 10;
 
 /// A version 4 signature packet.
 struct Signature<'a> {
