@@ -37,7 +37,10 @@ pub fn check(root: &Rootfs, exceptions: &[(Name, HardeningException)]) -> Result
     if faults.is_empty() {
         return Ok(());
     }
-    bail!("the image does not pass its checks:\n  {}", faults.join("\n  "))
+    bail!(
+        "the image does not pass its checks:\n  {}",
+        faults.join("\n  ")
+    )
 }
 
 fn check_entry(
@@ -66,7 +69,10 @@ fn check_entry(
         fault(format!("is setuid or setgid (mode {:o})", entry.mode));
     }
     if entry.mode & 0o002 != 0 {
-        fault(format!("may be written by everybody (mode {:o})", entry.mode));
+        fault(format!(
+            "may be written by everybody (mode {:o})",
+            entry.mode
+        ));
     }
     if bytes.starts_with(b"#!") {
         fault("is a script, and the host has no interpreter".into());
@@ -86,11 +92,15 @@ fn check_entry(
         }
         for library in &program.needed {
             if !libraries.contains(library) {
-                fault(format!("needs {library}, which no package of the image has"));
+                fault(format!(
+                    "needs {library}, which no package of the image has"
+                ));
             }
         }
         if let Some(search) = &program.search_path
-            && !LIBRARY_FOLDERS.iter().any(|folder| search.starts_with(&format!("/{folder}/")))
+            && !LIBRARY_FOLDERS
+                .iter()
+                .any(|folder| search.starts_with(&format!("/{folder}/")))
         {
             fault(format!("searches libraries in {search}"));
         }
@@ -304,25 +314,39 @@ mod tests {
             ("usr/bin/run", b"#!/bin/true".to_vec(), 0o755, "is a script"),
             ("usr/bin/su2", vec![], 0o4755, "setuid"),
             ("usr/lib/x", vec![], 0o666, "may be written by everybody"),
-            ("usr/lib/modules/a.ko", b"unsigned".to_vec(), 0o644, "without a signature"),
+            (
+                "usr/lib/modules/a.ko",
+                b"unsigned".to_vec(),
+                0o644,
+                "without a signature",
+            ),
             ("usr/bin/test", program(), 0o755, "needs libc.so.6"),
         ] {
             let found = faults(&root(&[(path, content, mode)]), &[]);
-            assert!(found.contains(&format!("/{path}")) && found.contains(expected), "{found}");
+            assert!(
+                found.contains(&format!("/{path}")) && found.contains(expected),
+                "{found}"
+            );
         }
     }
 
     #[test]
     fn a_clean_root_passes() {
         let module = [b"module".as_slice(), MODULE_SIGNATURE].concat();
-        assert_eq!(faults(&root(&[("usr/lib/modules/a.ko", module, 0o644)]), &[]), "");
+        assert_eq!(
+            faults(&root(&[("usr/lib/modules/a.ko", module, 0o644)]), &[]),
+            ""
+        );
     }
 
     #[test]
     fn clearing_position_independence_is_seen_and_can_be_accepted() {
         let mut bytes = program();
         bytes[16] = 2; // e_type: ET_EXEC
-        let files = [("usr/lib/libc.so.6", vec![], 0o644), ("usr/bin/test", bytes, 0o755)];
+        let files = [
+            ("usr/lib/libc.so.6", vec![], 0o644),
+            ("usr/bin/test", bytes, 0o755),
+        ];
         let root = root(&files);
         assert!(faults(&root, &[]).contains("lacks pie"));
         assert!(!faults(&root, &[exception("usr/bin/test", "pie")]).contains("lacks pie"));
@@ -331,6 +355,9 @@ mod tests {
     #[test]
     fn an_unused_exception_is_a_fault() {
         let found = faults(&root(&[]), &[exception("usr/bin/gone", "relro")]);
-        assert!(found.contains("usr/bin/gone") && found.contains("remove the line"), "{found}");
+        assert!(
+            found.contains("usr/bin/gone") && found.contains("remove the line"),
+            "{found}"
+        );
     }
 }

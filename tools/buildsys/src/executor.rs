@@ -77,6 +77,8 @@ pub fn run_logged(what: &str, command: SandboxCommand, log: &Path) -> Result<()>
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
     let start = fs::metadata(log).map_or(0, |metadata| metadata.len());
+    let written: Vec<PathBuf> =
+        command.outputs().chain([log]).map(Path::to_path_buf).collect();
     let status = command
         .status_to_log(log)
         .with_context(|| format!("cannot {what}"))?;
@@ -85,14 +87,31 @@ pub fn run_logged(what: &str, command: SandboxCommand, log: &Path) -> Result<()>
     if status.success() {
         return Ok(());
     }
+    // The step may have had nowhere to write its complaint to.
+    let full = written
+        .iter()
+        .find(|path| is_on_full_disk(path))
+        .map_or(String::new(), |path| {
+            format!(" (no space left on device: the disk that holds {} is full)", path.display())
+        });
     let ended = ended(status);
     match tail(log, start)? {
-        tail if tail.is_empty() => bail!("cannot {what}: the step {ended} and said nothing"),
+        tail if tail.is_empty() => bail!("cannot {what}: the step {ended} and said nothing{full}"),
         tail => bail!(
-            "cannot {what}: the step {ended}; the end of {}:\n{tail}",
+            "cannot {what}: the step {ended}{full}; the end of {}:\n{tail}",
             log.display()
         ),
     }
+}
+
+fn is_on_full_disk(path: &Path) -> bool {
+    /// Less than this is as good as nothing.
+    const LITTLE: u64 = 64 << 10;
+    nix::sys::statvfs::statvfs(path).is_ok_and(|disk| {
+        let free = disk.blocks_available() * disk.fragment_size();
+        // File systems without a limit on files count none of them.
+        free < LITTLE || (disk.files() > 0 && disk.files_available() == 0)
+    })
 }
 
 fn ended(status: ExitStatus) -> String {

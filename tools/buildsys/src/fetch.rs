@@ -355,18 +355,12 @@ impl Fetcher {
                     return Err((refused(response.status()), retry));
                 }
             }
-            let before = part.length;
             let mut reader = response.body_mut().as_reader();
-            part.append_from(&mut reader, download.size, meter, stop).map_err(|error| {
-                let retry = if part.length > before { Retry::Progressed } else { Retry::Yes };
-                (error, retry)
-            })?;
+            part.append_from(&mut reader, download.size, meter, stop)
+                .map_err(|error| (error, part.retry()))?;
             if part.length < download.size {
-                let retry = if part.length > before { Retry::Progressed } else { Retry::Yes };
-                return Err((
-                    anyhow!("it ended after {} of {} bytes", part.length, download.size),
-                    retry,
-                ));
+                let error = anyhow!("it ended after {} of {} bytes", part.length, download.size);
+                return Err((error, part.retry()));
             }
         }
         let found = part.digest();
@@ -582,6 +576,8 @@ struct Part {
     file: File,
     hasher: Sha256,
     length: u64,
+    /// How far it ever was.
+    furthest: u64,
 }
 
 impl Part {
@@ -601,7 +597,7 @@ impl Part {
                 }
                 let mut hasher = Sha256::new();
                 let length = hash_all(&mut file, &mut hasher)?;
-                return Ok(Self { path: path.to_path_buf(), file, hasher, length });
+                return Ok(Self { path: path.to_path_buf(), file, hasher, length, furthest: length });
             }
         };
         open().with_context(|| format!("cannot open {}", path.display()))
@@ -648,6 +644,16 @@ impl Part {
             self.length += read as u64;
             meter.arrived(read as u64);
         }
+    }
+
+    /// Whether asking again may help after a download broke off. A file that the
+    /// mirror itself has cut never gets further.
+    fn retry(&mut self) -> Retry {
+        if self.length > self.furthest {
+            self.furthest = self.length;
+            return Retry::Progressed;
+        }
+        Retry::Yes
     }
 
     fn digest(&self) -> Sha256Digest {
@@ -744,4 +750,6 @@ fn megabytes(bytes: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod server;
+#[cfg(test)]
+pub(crate) mod tests;

@@ -6,10 +6,19 @@
 
 pub mod check;
 pub mod executor;
+pub mod fetch;
+pub mod image;
+pub mod plan;
+pub mod keys;
+pub mod lock;
 pub mod manifest;
+pub mod mirror;
 pub mod progress;
 pub mod project;
+pub mod recipe;
+pub mod resolve;
 pub mod rootfs;
+pub mod sdk;
 pub mod selinux;
 pub mod signals;
 pub mod store;

@@ -16,6 +16,9 @@ pub use update::{
 };
 pub use wanted::check;
 
+#[cfg(test)]
+use update::load_complete_from;
+
 use crate::project::{Arch, Project};
 use anyhow::{Context, Result, bail};
 use deb::digest::Sha256Digest;

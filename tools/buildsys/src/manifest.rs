@@ -127,6 +127,7 @@ pub struct PackageHeader {
 pub struct DebianOrigin {
     /// Debian package → glob patterns of paths (`*` stays within one folder,
     /// `**` does not; a leading `!` leaves files out again).
+    #[serde(default)]
     pub take: BTreeMap<String, Vec<String>>,
     /// The same, for packages that exist on one architecture only.
     #[serde(default)]
@@ -134,23 +135,24 @@ pub struct DebianOrigin {
     /// See `take_x86_64`.
     #[serde(default)]
     pub take_aarch64: BTreeMap<String, Vec<String>>,
-    /// Files to be placed elsewhere: path in the package → path in the image.
-    #[serde(default, rename = "move")]
-    pub moves: BTreeMap<ImagePath, ImagePath>,
+    /// Packages that are empty and depend on the versioned one which has the
+    /// files, as the kernel's are: package → pattern of that dependency's name.
+    #[serde(default)]
+    pub follow: BTreeMap<String, String>,
 }
 
 impl DebianOrigin {
     /// What is taken on `arch`: Debian package → patterns.
-    pub fn take_on(&self, arch: crate::project::Arch) -> BTreeMap<&str, &[String]> {
+    pub fn take_on(&self, arch: crate::project::Arch) -> BTreeMap<&str, Vec<String>> {
         let special = match arch {
             crate::project::Arch::X86_64 => &self.take_x86_64,
             crate::project::Arch::Aarch64 => &self.take_aarch64,
         };
-        self.take
-            .iter()
-            .chain(special)
-            .map(|(name, patterns)| (name.as_str(), patterns.as_slice()))
-            .collect()
+        let mut taken: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (name, patterns) in self.take.iter().chain(special) {
+            taken.entry(name).or_default().extend(patterns.iter().cloned());
+        }
+        taken
     }
 }
 

@@ -78,8 +78,12 @@ const FOLDERS: [(&str, u32); 17] = [
 ];
 
 /// Links of a merged `/usr`.
-const LINKS: [(&str, &str); 4] =
-    [("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64"), ("sbin", "usr/sbin")];
+const LINKS: [(&str, &str); 4] = [
+    ("bin", "usr/bin"),
+    ("lib", "usr/lib"),
+    ("lib64", "usr/lib64"),
+    ("sbin", "usr/sbin"),
+];
 
 impl Rootfs {
     /// A root with the folders and links that every image has.
@@ -89,13 +93,21 @@ impl Rootfs {
             root.add_parents(path);
             root.entries.insert(
                 path.to_string(),
-                Entry { content: Content::Folder, mode, package: None },
+                Entry {
+                    content: Content::Folder,
+                    mode,
+                    package: None,
+                },
             );
         }
         for (path, target) in LINKS {
             root.entries.insert(
                 path.to_string(),
-                Entry { content: Content::Link(target.to_string()), mode: 0o777, package: None },
+                Entry {
+                    content: Content::Link(target.to_string()),
+                    mode: 0o777,
+                    package: None,
+                },
             );
         }
         root
@@ -108,12 +120,26 @@ impl Rootfs {
 
     /// Adds a file that the build itself makes.
     pub fn add_file(&mut self, path: &str, content: Vec<u8>, mode: u32) -> Result<()> {
-        self.insert(path, Entry { content: Content::Bytes(content), mode, package: None })
+        self.insert(
+            path,
+            Entry {
+                content: Content::Bytes(content),
+                mode,
+                package: None,
+            },
+        )
     }
 
     /// Adds a file that the build has made, as `source`.
     pub fn add_source(&mut self, path: &str, source: PathBuf, mode: u32) -> Result<()> {
-        self.insert(path, Entry { content: Content::File(source), mode, package: None })
+        self.insert(
+            path,
+            Entry {
+                content: Content::File(source),
+                mode,
+                package: None,
+            },
+        )
     }
 
     /// Takes entries out for which `leave` says so.
@@ -139,24 +165,41 @@ impl Rootfs {
             let name = name.to_str().with_context(|| {
                 format!("the package {package} has a file whose name is not UTF-8: {name:?}")
             })?;
-            let path = if prefix.is_empty() { name.to_string() } else { format!("{prefix}/{name}") };
-            let metadata =
-                item.metadata().with_context(|| format!("cannot read {}", item.path().display()))?;
+            let path = if prefix.is_empty() {
+                name.to_string()
+            } else {
+                format!("{prefix}/{name}")
+            };
+            let metadata = item
+                .metadata()
+                .with_context(|| format!("cannot read {}", item.path().display()))?;
             let mode = metadata.permissions().mode() & 0o7777;
             let package_of = Some(package.clone());
             if metadata.is_dir() {
                 // Writable staging folders are an artefact of unpacking without root.
                 let mode = mode & !0o022 | 0o755;
-                let entry = Entry { content: Content::Folder, mode, package: package_of };
+                let entry = Entry {
+                    content: Content::Folder,
+                    mode,
+                    package: package_of,
+                };
                 self.insert(&path, entry)?;
                 self.add_folder(package, &item.path(), &path)?;
             } else if metadata.is_symlink() {
                 let target = fs::read_link(item.path()).with_context(reading)?;
                 let target = target.to_string_lossy().into_owned();
-                let entry = Entry { content: Content::Link(target), mode: 0o777, package: package_of };
+                let entry = Entry {
+                    content: Content::Link(target),
+                    mode: 0o777,
+                    package: package_of,
+                };
                 self.insert(&path, entry)?;
             } else if metadata.is_file() {
-                let entry = Entry { content: Content::File(item.path()), mode, package: package_of };
+                let entry = Entry {
+                    content: Content::File(item.path()),
+                    mode,
+                    package: package_of,
+                };
                 self.insert(&path, entry)?;
             } else {
                 bail!("the package {package} has /{path}, which is no file, folder or link");
@@ -175,7 +218,11 @@ impl Rootfs {
                 Some(package) => format!("the package {package}"),
                 None => "the build".to_string(),
             };
-            bail!("/{path} is claimed by {} and by {}", owner(there), owner(&entry));
+            bail!(
+                "/{path} is claimed by {} and by {}",
+                owner(there),
+                owner(&entry)
+            );
         }
         self.entries.insert(path.to_string(), entry);
         Ok(())
@@ -183,11 +230,13 @@ impl Rootfs {
 
     fn add_parents(&mut self, path: &str) {
         for (end, _) in path.match_indices('/') {
-            self.entries.entry(path[..end].to_string()).or_insert(Entry {
-                content: Content::Folder,
-                mode: 0o755,
-                package: None,
-            });
+            self.entries
+                .entry(path[..end].to_string())
+                .or_insert(Entry {
+                    content: Content::Folder,
+                    mode: 0o755,
+                    package: None,
+                });
         }
     }
 }
@@ -220,8 +269,14 @@ mod tests {
         let mut sorted = paths.clone();
         sorted.sort();
         assert_eq!(paths, sorted);
-        assert_eq!(root.get("usr/share/x").expect("parent").content, Content::Folder);
-        assert_eq!(root.get("usr/lib/b").expect("file").package, Some(name("b")));
+        assert_eq!(
+            root.get("usr/share/x").expect("parent").content,
+            Content::Folder
+        );
+        assert_eq!(
+            root.get("usr/lib/b").expect("file").package,
+            Some(name("b"))
+        );
     }
 
     #[test]
@@ -229,7 +284,13 @@ mod tests {
         let (a, b) = (tree(&["usr/lib/same"]), tree(&["usr/lib/same"]));
         let mut root = Rootfs::new();
         root.add_tree(&name("one"), a.path()).expect("first");
-        let error = root.add_tree(&name("two"), b.path()).expect_err("second").to_string();
-        assert_eq!(error, "/usr/lib/same is claimed by the package one and by the package two");
+        let error = root
+            .add_tree(&name("two"), b.path())
+            .expect_err("second")
+            .to_string();
+        assert_eq!(
+            error,
+            "/usr/lib/same is claimed by the package one and by the package two"
+        );
     }
 }

@@ -32,23 +32,36 @@ pub enum Want<'a> {
 
 /// Reads the project's lock for a build. What definitions ask for and the lock
 /// lacks is added to it, unless `options` say that it must not change.
-pub fn load_complete(project: &Project, options: FetchOptions, progress: &Progress) -> Result<Lock> {
+pub fn load_complete(
+    project: &Project,
+    options: FetchOptions,
+    progress: &Progress,
+) -> Result<Lock> {
+    let sources = || Sources::debian(Fetcher::new(project, progress)?);
+    load_complete_from(sources, project, options, progress)
+}
+
+/// The same with sources given, which are asked for only where they are needed.
+pub(super) fn load_complete_from(
+    sources: impl FnOnce() -> Result<Sources>,
+    project: &Project,
+    options: FetchOptions,
+    progress: &Progress,
+) -> Result<Lock> {
     let Some(lock) = Lock::load_if_there(project)? else {
         if options.locked {
             bail!("there is no {FILE_NAME}; run `bulkhead lock` and commit the file");
         }
-        let sources = Sources::debian(Fetcher::new(project, progress)?)?;
-        return Ok(lock_all(project, &sources, progress)?.0);
+        return Ok(lock_all(project, &sources()?, progress)?.0);
     };
-    let missing = Wanted::of(project)?.missing_from(&lock);
-    if missing.is_empty() {
+    if Wanted::of(project)?.missing_from(&lock).is_empty() {
         return Ok(lock);
     }
     if options.locked {
         super::check(project, &lock)?;
     }
-    let sources = Sources::debian(Fetcher::new(project, progress)?)?;
-    let newer = update(project, &sources, Some(&lock), Scope::Sources(&BTreeSet::new()), progress)?;
+    let nothing = BTreeSet::new();
+    let newer = update(project, &sources()?, Some(&lock), Scope::Sources(&nothing), progress)?;
     Ok(replace(project, &lock, newer, progress)?.0)
 }
 
