@@ -117,6 +117,11 @@ impl SandboxCommand {
         self
     }
 
+    /// The caller's folders and files that the command may write to.
+    pub fn outputs(&self) -> impl Iterator<Item = &Path> {
+        self.sandbox.binds.iter().filter(|bind| bind.writable).map(|bind| bind.host.as_path())
+    }
+
     /// Runs the command to its end and keeps what it wrote.
     pub fn output(self) -> Result<Output> {
         let mut child = self.stdout(Stdio::Piped).stderr(Stdio::Piped).spawn()?;
