@@ -100,7 +100,9 @@ impl Fetcher {
 
     /// Where an archive lies in the cache once it is there.
     pub fn archive_path(&self, archive: &LockedArchive) -> PathBuf {
-        self.cache.join("archives").join(format!("{}.deb", archive.sha256))
+        self.cache
+            .join("archives")
+            .join(format!("{}.deb", archive.sha256))
     }
 
     /// Makes sure that all archives are in the cache, and gives their paths in
@@ -122,11 +124,15 @@ impl Fetcher {
 
     /// The same, but tells which archives the mirrors have dropped.
     pub fn fetch_present<'a>(&self, archives: &[&'a LockedArchive]) -> Result<Fetched<'a>> {
-        let downloads: Vec<Download> =
-            archives.iter().map(|archive| self.download_of(archive)).collect();
+        let downloads: Vec<Download> = archives
+            .iter()
+            .map(|archive| self.download_of(archive))
+            .collect();
         let outcomes = self.run_all(&downloads)?;
         let mut fetched = Fetched::default();
-        for (outcome, (archive, download)) in outcomes.into_iter().zip(archives.iter().zip(downloads)) {
+        for (outcome, (archive, download)) in
+            outcomes.into_iter().zip(archives.iter().zip(downloads))
+        {
             match outcome {
                 Outcome::There => fetched.paths.push(download.file),
                 Outcome::Dropped => fetched.dropped.push(archive),
@@ -169,7 +175,11 @@ impl Fetcher {
     /// server has no such file.
     pub(crate) fn fetch_small(&self, address: &str) -> Result<Option<Vec<u8>>> {
         self.retrying(address, |_| {
-            let mut response = self.agent()?.get(address).call().map_err(|error| (error.into(), Retry::Yes))?;
+            let mut response = self
+                .agent()?
+                .get(address)
+                .call()
+                .map_err(|error| (error.into(), Retry::Yes))?;
             match Answer::of(response.status()) {
                 Answer::Whole | Answer::Part => {}
                 Answer::NotThere => return Ok(None),
@@ -190,12 +200,20 @@ impl Fetcher {
     }
 
     fn download_of(&self, archive: &LockedArchive) -> Download {
-        let published = archive.published.or(self.published.get(&archive.suite).copied());
+        let published = archive
+            .published
+            .or(self.published.get(&archive.suite).copied());
         let dated = published.and_then(|published| {
-            self.mirrors.dated_base(&archive.suite, &published.compact())
+            self.mirrors
+                .dated_base(&archive.suite, &published.compact())
         });
         Download {
-            name: archive.path.rsplit('/').next().unwrap_or(&archive.path).to_string(),
+            name: archive
+                .path
+                .rsplit('/')
+                .next()
+                .unwrap_or(&archive.path)
+                .to_string(),
             file: self.archive_path(archive),
             addresses: self
                 .mirrors
@@ -219,14 +237,19 @@ impl Fetcher {
         let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
         let work = || {
             while !failed.load(Ordering::Relaxed) {
-                let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                    break;
+                };
                 match self.run(&downloads[index], &meter, &failed) {
                     Ok(outcome) => {
                         let _ = outcomes[index].set(outcome);
                     }
                     Err(error) => {
                         failed.store(true, Ordering::Relaxed);
-                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                        failure
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .get_or_insert(error);
                     }
                 }
             }
@@ -243,7 +266,11 @@ impl Fetcher {
         meter.finish();
         outcomes
             .into_iter()
-            .map(|outcome| outcome.into_inner().context("a download ended without a result"))
+            .map(|outcome| {
+                outcome
+                    .into_inner()
+                    .context("a download ended without a result")
+            })
             .collect()
     }
 
@@ -271,7 +298,10 @@ impl Fetcher {
             }
             signals::check()?;
         }
-        if let Some(error) = failures.into_iter().reduce(|all, error| all.context(format!("{error:#}"))) {
+        if let Some(error) = failures
+            .into_iter()
+            .reduce(|all, error| all.context(format!("{error:#}")))
+        {
             return Err(error.context(format!("cannot download {}", download.name)));
         }
         if let Some(address) = &download.dated
@@ -336,7 +366,10 @@ impl Fetcher {
                 request = request.header("Range", format!("bytes={}-", part.length));
             }
             if is_dated {
-                request = request.config().timeout_connect(Some(CONNECT_DATED)).build();
+                request = request
+                    .config()
+                    .timeout_connect(Some(CONNECT_DATED))
+                    .build();
             }
             let mut response = request.call().map_err(|error| (error.into(), Retry::Yes))?;
             match Answer::of(response.status()) {
@@ -347,20 +380,19 @@ impl Fetcher {
                 }
                 Answer::Whole => part.restart(meter).map_err(local)?,
                 Answer::NotThere => return Ok(false),
-                Answer::Failure(retry) => {
-                    // Whatever is wrong with the part that we have.
-                    if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-                        part.restart(meter).map_err(local)?;
-                    }
-                    return Err((refused(response.status()), retry));
+                // The file ends where the part that we have does, or before.
+                Answer::Failure(_) if response.status() == StatusCode::RANGE_NOT_SATISFIABLE => {
+                    let error = download.cut_at(part.length);
+                    part.restart(meter).map_err(local)?;
+                    return Err((error, Retry::Yes));
                 }
+                Answer::Failure(retry) => return Err((refused(response.status()), retry)),
             }
             let mut reader = response.body_mut().as_reader();
             part.append_from(&mut reader, download.size, meter, stop)
                 .map_err(|error| (error, part.retry()))?;
             if part.length < download.size {
-                let error = anyhow!("it ended after {} of {} bytes", part.length, download.size);
-                return Err((error, part.retry()));
+                return Err((download.cut_at(part.length), part.retry()));
             }
         }
         let found = part.digest();
@@ -369,12 +401,18 @@ impl Fetcher {
             part.restart(meter).map_err(local)?;
             if length != download.size {
                 return Err((
-                    anyhow!("it is longer than the {} bytes that it should have", download.size),
+                    anyhow!(
+                        "it is longer than the {} bytes that it should have",
+                        download.size
+                    ),
                     Retry::No,
                 ));
             }
             return Err((
-                anyhow!("its SHA-256 is {found}, but it should be {}", download.sha256),
+                anyhow!(
+                    "its SHA-256 is {found}, but it should be {}",
+                    download.sha256
+                ),
                 Retry::Once,
             ));
         }
@@ -489,7 +527,9 @@ fn make_agent(mirrors: &Mirrors) -> Result<ureq::Agent> {
         // Redirects may lead to https from anywhere.
         let native = rustls_native_certs::load_native_certs();
         if let (true, Some(error)) = (native.certs.is_empty(), native.errors.first()) {
-            bail!("cannot load the platform's certificates, see SSL_CERT_FILE and SSL_CERT_DIR: {error}");
+            bail!(
+                "cannot load the platform's certificates, see SSL_CERT_FILE and SSL_CERT_DIR: {error}"
+            );
         }
         let roots: Vec<_> = native
             .certs
@@ -499,7 +539,9 @@ fn make_agent(mirrors: &Mirrors) -> Result<ureq::Agent> {
         config = config.tls_config(
             ureq::tls::TlsConfig::builder()
                 .provider(ureq::tls::TlsProvider::Rustls)
-                .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .unversioned_rustls_crypto_provider(Arc::new(
+                    rustls::crypto::ring::default_provider(),
+                ))
                 .root_certs(ureq::tls::RootCerts::Specific(Arc::new(roots)))
                 .build(),
         );
@@ -531,6 +573,10 @@ impl Download {
         self.file.with_file_name(format!("{}.part", self.sha256))
     }
 
+    fn cut_at(&self, length: u64) -> anyhow::Error {
+        anyhow!("it ends after {length} of {} bytes", self.size)
+    }
+
     /// Whether the file is there and whole. A damaged one is removed: discs fail,
     /// and what is built from this must be what the lock says.
     fn is_in_cache(&self) -> Result<bool> {
@@ -548,8 +594,9 @@ impl Download {
             None => Ok(false),
             Some(digest) if digest == self.sha256 => Ok(true),
             Some(_) => {
-                fs::remove_file(&self.file)
-                    .with_context(|| format!("cannot remove the damaged {}", self.file.display()))?;
+                fs::remove_file(&self.file).with_context(|| {
+                    format!("cannot remove the damaged {}", self.file.display())
+                })?;
                 Ok(false)
             }
         }
@@ -597,7 +644,13 @@ impl Part {
                 }
                 let mut hasher = Sha256::new();
                 let length = hash_all(&mut file, &mut hasher)?;
-                return Ok(Self { path: path.to_path_buf(), file, hasher, length, furthest: length });
+                return Ok(Self {
+                    path: path.to_path_buf(),
+                    file,
+                    hasher,
+                    length,
+                    furthest: length,
+                });
             }
         };
         open().with_context(|| format!("cannot open {}", path.display()))
@@ -662,12 +715,17 @@ impl Part {
 
     fn publish(&mut self, file: &Path) -> Result<()> {
         fs::rename(&self.path, file).with_context(|| {
-            format!("cannot rename {} to {}", self.path.display(), file.display())
+            format!(
+                "cannot rename {} to {}",
+                self.path.display(),
+                file.display()
+            )
         })
     }
 
     fn remove(&self) -> Result<()> {
-        fs::remove_file(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))
+        fs::remove_file(&self.path)
+            .with_context(|| format!("cannot remove {}", self.path.display()))
     }
 }
 
@@ -714,18 +772,21 @@ impl<'a> Meter<'a> {
         let arrived = self.arrived.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let there = arrived + self.found_bytes.load(Ordering::Relaxed);
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        task.get_or_insert_with(|| self.progress.start("downloading")).note(format!(
-            "{} of {} ({} files)",
-            megabytes(there),
-            megabytes(self.total_bytes),
-            self.total_files
-        ));
+        task.get_or_insert_with(|| self.progress.start("downloading"))
+            .note(format!(
+                "{} of {} ({} files)",
+                megabytes(there),
+                megabytes(self.total_bytes),
+                self.total_files
+            ));
     }
 
     fn lost(&self, bytes: u64) {
-        let _ = self.arrived.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |arrived| {
-            Some(arrived.saturating_sub(bytes))
-        });
+        let _ = self
+            .arrived
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |arrived| {
+                Some(arrived.saturating_sub(bytes))
+            });
     }
 
     fn done(&self, _: &Download) {
@@ -734,7 +795,10 @@ impl<'a> Meter<'a> {
 
     fn finish(self) {
         let files = self.files.into_inner();
-        if let Some(task) = self.task.into_inner().unwrap_or_else(PoisonError::into_inner)
+        if let Some(task) = self
+            .task
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
             && files > 1
         {
             task.finish(format!(

@@ -120,12 +120,18 @@ impl Use {
 
     /// Files go into images of `arch`.
     pub fn image(arch: Arch) -> Self {
-        Self { set: Self::IMAGE.to_string(), arch }
+        Self {
+            set: Self::IMAGE.to_string(),
+            arch,
+        }
     }
 
     /// Part of the toolchain `name` that runs on `arch`.
     pub fn toolchain(name: &str, arch: Arch) -> Self {
-        Self { set: name.to_string(), arch }
+        Self {
+            set: name.to_string(),
+            arch,
+        }
     }
 
     /// The architecture.
@@ -140,7 +146,10 @@ impl TryFrom<String> for Use {
     fn try_from(text: String) -> Result<Self, String> {
         let parse = || {
             let (set, arch) = text.rsplit_once('-')?;
-            Some(Self { set: set.to_string(), arch: arch.parse().ok()? })
+            Some(Self {
+                set: set.to_string(),
+                arch: arch.parse().ok()?,
+            })
         };
         parse().ok_or_else(|| format!("{text:?} is no use of an archive, such as \"sdk-x86_64\""))
     }
@@ -174,7 +183,10 @@ impl Lock {
         let path = path_of(project);
         match Self::load_if_there(project)? {
             Some(lock) => Ok(lock),
-            None => bail!("there is no {}; run `bulkhead lock` to make it", path.display()),
+            None => bail!(
+                "there is no {}; run `bulkhead lock` to make it",
+                path.display()
+            ),
         }
     }
 
@@ -190,7 +202,10 @@ impl Lock {
         };
         Self::parse(&text)
             .with_context(|| {
-                format!("{} is not valid; restore it or run `bulkhead lock`", path.display())
+                format!(
+                    "{} is not valid; restore it or run `bulkhead lock`",
+                    path.display()
+                )
             })
             .map(Some)
     }
@@ -199,10 +214,18 @@ impl Lock {
     pub fn parse(text: &str) -> Result<Self> {
         let mut lock: Self = toml::from_str(text)?;
         if lock.format != FORMAT {
-            bail!("its format is {}, but this version of the tool reads format {FORMAT}", lock.format);
+            bail!(
+                "its format is {}, but this version of the tool reads format {FORMAT}",
+                lock.format
+            );
         }
         for archive in &lock.archives {
-            let LockedArchive { name, path, architecture, .. } = archive;
+            let LockedArchive {
+                name,
+                path,
+                architecture,
+                ..
+            } = archive;
             if !deb::index::is_package_name(name) || !deb::index::is_package_name(architecture) {
                 bail!("{name:?} for {architecture:?} is not the name of a package");
             }
@@ -266,14 +289,17 @@ impl Lock {
     pub fn package(&self, name: &str, arch: Arch) -> Result<&LockedArchive> {
         match self.find(&Use::image(arch), name) {
             Some(archive) => Ok(archive),
-            None => bail!(
-                "{FILE_NAME} has no Debian package {name} for {arch}; run `bulkhead lock`"
-            ),
+            None => {
+                bail!("{FILE_NAME} has no Debian package {name} for {arch}; run `bulkhead lock`")
+            }
         }
     }
 
     fn used_for(&self, purpose: &Use) -> Vec<&LockedArchive> {
-        self.archives.iter().filter(|archive| archive.uses.contains(purpose)).collect()
+        self.archives
+            .iter()
+            .filter(|archive| archive.uses.contains(purpose))
+            .collect()
     }
 
     fn find(&self, purpose: &Use, name: &str) -> Option<&LockedArchive> {
@@ -320,12 +346,20 @@ impl Lock {
         for key in keys {
             let (from, to) = (old.get(key).cloned(), new.get(key).cloned());
             if from != to {
-                changes.entry((key.0.clone(), from, to)).or_default().insert(key.1.clone());
+                changes
+                    .entry((key.0.clone(), from, to))
+                    .or_default()
+                    .insert(key.1.clone());
             }
         }
         changes
             .into_iter()
-            .map(|((name, from, to), uses)| Change { name, from, to, uses })
+            .map(|((name, from, to), uses)| Change {
+                name,
+                from,
+                to,
+                uses,
+            })
             .collect()
     }
 }
@@ -346,7 +380,12 @@ pub struct Change {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, from, to, uses } = self;
+        let Self {
+            name,
+            from,
+            to,
+            uses,
+        } = self;
         let uses: Vec<String> = uses.iter().map(Use::to_string).collect();
         match (from, to) {
             (Some(from), Some(to)) => write!(f, "{name} {from} → {to}")?,

@@ -46,7 +46,9 @@ impl Mirrors {
         };
         match debian.dated_archive.as_deref() {
             Some("") => mirrors.dated = None,
-            Some(address) => mirrors.dated = Some(checked_address(address, "debian.dated-archive")?),
+            Some(address) => {
+                mirrors.dated = Some(checked_address(address, "debian.dated-archive")?)
+            }
             None => {}
         }
         Ok(mirrors)
@@ -62,7 +64,12 @@ impl Mirrors {
             .map(|address| checked_address(address, origin))
             .collect::<Result<Vec<_>>>()?;
         let security = main.iter().map(|base| security_beside(base)).collect();
-        Ok(Self { main, security, dated: None, origin: origin.to_string() })
+        Ok(Self {
+            main,
+            security,
+            dated: None,
+            origin: origin.to_string(),
+        })
     }
 
     /// The same with an archive by date, asked for what the mirrors lack.
@@ -73,14 +80,24 @@ impl Mirrors {
 
     /// Bases to ask for files of `suite`, in order.
     pub fn bases(&self, suite: &str) -> &[String] {
-        if is_security(suite) { &self.security } else { &self.main }
+        if is_security(suite) {
+            &self.security
+        } else {
+            &self.main
+        }
     }
 
     /// Base of the dated archive for files of `suite` as they were at `moment`
     /// (see [`deb::release::Timestamp::compact`]).
     pub fn dated_base(&self, suite: &str, moment: &str) -> Option<String> {
-        let archive = if is_security(suite) { "debian-security" } else { "debian" };
-        self.dated.as_ref().map(|dated| format!("{dated}/{archive}/{moment}"))
+        let archive = if is_security(suite) {
+            "debian-security"
+        } else {
+            "debian"
+        };
+        self.dated
+            .as_ref()
+            .map(|dated| format!("{dated}/{archive}/{moment}"))
     }
 
     /// Whether nothing but this machine is asked, which needs neither proxy nor
@@ -99,8 +116,11 @@ impl Mirrors {
     }
 
     fn named(variable: Option<&str>, configured: &[String]) -> Result<Option<Self>> {
-        let from_variable: Vec<String> =
-            variable.unwrap_or_default().split_whitespace().map(str::to_string).collect();
+        let from_variable: Vec<String> = variable
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_string)
+            .collect();
         if !from_variable.is_empty() {
             return Self::at(&from_variable, VARIABLE).map(Some);
         }
@@ -132,7 +152,12 @@ impl Mirrors {
             }
         }
         let dated = Some(DATED_ARCHIVE.to_string());
-        Some(Self { main, security, dated, origin: "the host's apt sources".to_string() })
+        Some(Self {
+            main,
+            security,
+            dated,
+            origin: "the host's apt sources".to_string(),
+        })
     }
 
     fn debians_own() -> Self {
@@ -157,7 +182,9 @@ fn security_beside(base: &str) -> String {
 
 fn checked_address(address: &str, origin: &str) -> Result<String> {
     let plain = address.trim_end_matches('/');
-    let host = plain.strip_prefix("https://").or_else(|| plain.strip_prefix("http://"));
+    let host = plain
+        .strip_prefix("https://")
+        .or_else(|| plain.strip_prefix("http://"));
     match host {
         Some(host) if !host.is_empty() && !host.contains(char::is_whitespace) => {
             Ok(plain.to_string())
@@ -184,14 +211,19 @@ impl AptSource {
         files.extend(sorted_files(&folder.join("sources.list.d"))?);
         let mut found = Vec::new();
         for file in files {
-            let Ok(text) = fs::read_to_string(&file) else { continue };
+            let Ok(text) = fs::read_to_string(&file) else {
+                continue;
+            };
             match file.extension().and_then(|ending| ending.to_str()) {
                 Some("list") => found.extend(Self::parse_lines(&text)),
                 Some("sources") => found.extend(Self::parse_stanzas(&text)),
                 _ => {}
             }
         }
-        Ok(found.into_iter().flat_map(Self::through_mirror_list).collect())
+        Ok(found
+            .into_iter()
+            .flat_map(Self::through_mirror_list)
+            .collect())
     }
 
     /// `deb [options] address suite components…` lines.
@@ -223,10 +255,18 @@ impl AptSource {
         let mut found = Vec::new();
         for stanza in deb::control::stanzas(&text).unwrap_or_default() {
             let words = |field| -> Vec<String> {
-                stanza.get(field).unwrap_or_default().split_whitespace().map(str::to_string).collect()
+                stanza
+                    .get(field)
+                    .unwrap_or_default()
+                    .split_whitespace()
+                    .map(str::to_string)
+                    .collect()
             };
             let off = stanza.get("Enabled").is_some_and(|value| {
-                matches!(value.to_ascii_lowercase().as_str(), "no" | "false" | "without" | "off" | "disable")
+                matches!(
+                    value.to_ascii_lowercase().as_str(),
+                    "no" | "false" | "without" | "off" | "disable"
+                )
             });
             if off || !words("Types").iter().any(|kind| kind == "deb") {
                 continue;
@@ -242,7 +282,9 @@ impl AptSource {
 
     /// Cloud images name a file that lists their mirrors.
     fn through_mirror_list(self) -> Vec<Self> {
-        let Some(list) = self.address.strip_prefix("mirror+file:") else { return vec![self] };
+        let Some(list) = self.address.strip_prefix("mirror+file:") else {
+            return vec![self];
+        };
         let path = PathBuf::from(format!("/{}", list.trim_start_matches('/')));
         fs::read_to_string(path)
             .unwrap_or_default()
@@ -258,8 +300,16 @@ impl AptSource {
     /// Whether it is a mirror of Debian and not somebody's packages for it.
     fn is_debian(&self) -> bool {
         const RELEASES: [&str; 10] = [
-            "buster", "bullseye", "bookworm", "trixie", "forky", "duke", "stable", "oldstable",
-            "testing", "sid",
+            "buster",
+            "bullseye",
+            "bookworm",
+            "trixie",
+            "forky",
+            "duke",
+            "stable",
+            "oldstable",
+            "testing",
+            "sid",
         ];
         let name = self.address.rsplit('/').next().unwrap_or_default();
         let of_release = |suite: &String| {
@@ -300,14 +350,23 @@ mod tests {
         let configured = ["https://b.example/debian".to_string()];
         let check = |variable: Option<&str>, configured: &[String], expected: Option<&[&str]>| {
             let found = Mirrors::named(variable, configured).unwrap();
-            assert_eq!(found.as_ref().map(|mirrors| mirrors.main.clone()).as_deref(), {
-                let expected: Option<Vec<String>> =
-                    expected.map(|list| list.iter().map(|base| base.to_string()).collect());
-                expected
-            }
-            .as_deref());
+            assert_eq!(
+                found
+                    .as_ref()
+                    .map(|mirrors| mirrors.main.clone())
+                    .as_deref(),
+                {
+                    let expected: Option<Vec<String>> =
+                        expected.map(|list| list.iter().map(|base| base.to_string()).collect());
+                    expected
+                }
+                .as_deref()
+            );
             if let Some(mirrors) = found {
-                assert_eq!(mirrors.dated, None, "who names mirrors is not led elsewhere");
+                assert_eq!(
+                    mirrors.dated, None,
+                    "who names mirrors is not led elsewhere"
+                );
             }
         };
         check(None, &[], None);
@@ -331,9 +390,14 @@ mod tests {
             .with_dated_archive("http://old.example/archive/")
             .unwrap();
         assert_eq!(mirrors.bases("trixie-updates"), ["http://a.example/debian"]);
-        assert_eq!(mirrors.bases("trixie-security"), ["http://a.example/debian-security"]);
         assert_eq!(
-            mirrors.dated_base("trixie-security", "20260912T075541Z").unwrap(),
+            mirrors.bases("trixie-security"),
+            ["http://a.example/debian-security"]
+        );
+        assert_eq!(
+            mirrors
+                .dated_base("trixie-security", "20260912T075541Z")
+                .unwrap(),
             "http://old.example/archive/debian-security/20260912T075541Z"
         );
     }
@@ -346,8 +410,9 @@ mod tests {
             fs::write(folder.path().join("sources.list"), lines).unwrap();
             fs::write(folder.path().join("sources.list.d/x.sources"), stanzas).unwrap();
             let found = Mirrors::from_apt(&AptSource::of_host(folder.path()).unwrap());
-            let (found_main, found_security) =
-                found.map(|mirrors| (mirrors.main, mirrors.security)).unwrap_or_default();
+            let (found_main, found_security) = found
+                .map(|mirrors| (mirrors.main, mirrors.security))
+                .unwrap_or_default();
             assert_eq!(found_main, main, "{lines}{stanzas}");
             assert_eq!(found_security, security, "{lines}{stanzas}");
         };
@@ -359,7 +424,10 @@ mod tests {
              deb http://s.example/debian-security bookworm-security main\n",
             "",
             &["http://a.example/debian"],
-            &["http://s.example/debian-security", "http://a.example/debian-security"],
+            &[
+                "http://s.example/debian-security",
+                "http://a.example/debian-security",
+            ],
         );
         check(
             "",
@@ -368,8 +436,14 @@ mod tests {
              Types: deb deb-src\nURIs: http://b.example/mirror/debian-proxy\nSuites: trixie\n\
              Components: main\n\nEnabled: no\nTypes: deb\nURIs: http://c.example/debian\n\
              Suites: trixie\nComponents: main\n",
-            &["http://a.example/debian", "http://b.example/mirror/debian-proxy"],
-            &["http://a.example/debian-security", "http://b.example/mirror/debian-proxy-security"],
+            &[
+                "http://a.example/debian",
+                "http://b.example/mirror/debian-proxy",
+            ],
+            &[
+                "http://a.example/debian-security",
+                "http://b.example/mirror/debian-proxy-security",
+            ],
         );
         // Packages for Debian that are not Debian's.
         check(
@@ -388,14 +462,24 @@ mod tests {
     fn mirror_lists_are_followed() {
         let folder = tempfile::tempdir().unwrap();
         let list = folder.path().join("debian.list");
-        fs::write(&list, "https://a.example/debian\tpriority:1\nhttps://b.example/debian/\n").unwrap();
+        fs::write(
+            &list,
+            "https://a.example/debian\tpriority:1\nhttps://b.example/debian/\n",
+        )
+        .unwrap();
         let source = AptSource {
             address: format!("mirror+file://{}", list.display()),
             suites: vec!["trixie".to_string()],
             components: vec!["main".to_string()],
         };
-        let found: Vec<String> =
-            source.through_mirror_list().into_iter().map(|source| source.address).collect();
-        assert_eq!(found, ["https://a.example/debian", "https://b.example/debian"]);
+        let found: Vec<String> = source
+            .through_mirror_list()
+            .into_iter()
+            .map(|source| source.address)
+            .collect();
+        assert_eq!(
+            found,
+            ["https://a.example/debian", "https://b.example/debian"]
+        );
     }
 }

@@ -32,7 +32,10 @@ impl FromStr for Request {
         if !deb::index::is_package_name(name) || suite.as_deref() == Some("") {
             bail!("{text:?} is not a package: write \"name\" or \"name/suite\"");
         }
-        Ok(Self { name: name.to_string(), suite })
+        Ok(Self {
+            name: name.to_string(),
+            suite,
+        })
     }
 }
 
@@ -66,21 +69,35 @@ pub struct Universe {
 
 impl Universe {
     /// Adds the packages of a suite, in any order.
-    pub fn add_suite(&mut self, suite: &str, packages: impl IntoIterator<Item = Package>) -> Result<()> {
+    pub fn add_suite(
+        &mut self,
+        suite: &str,
+        packages: impl IntoIterator<Item = Package>,
+    ) -> Result<()> {
         let suite_index = self.suites.len();
         self.suites.push(suite.to_string());
         for package in packages {
             let index = self.offers.len();
             if !package.provides.is_empty() {
-                let provided = relation::parse(&package.provides)
-                    .with_context(|| format!("cannot read what {} in {suite} provides", package.name))?;
+                let provided = relation::parse(&package.provides).with_context(|| {
+                    format!("cannot read what {} in {suite} provides", package.name)
+                })?;
                 for Relation { name, constraint } in provided.into_iter().flatten() {
                     let version = constraint.map(|constraint| constraint.version);
-                    self.providers.entry(name).or_default().push((index, version));
+                    self.providers
+                        .entry(name)
+                        .or_default()
+                        .push((index, version));
                 }
             }
-            self.by_name.entry(package.name.clone()).or_default().push(index);
-            self.offers.push(Offer { package, suite: suite_index });
+            self.by_name
+                .entry(package.name.clone())
+                .or_default()
+                .push(index);
+            self.offers.push(Offer {
+                package,
+                suite: suite_index,
+            });
         }
         Ok(())
     }
@@ -103,7 +120,9 @@ impl Universe {
 
     /// Names of packages that provide `relation`.
     pub fn provider_names(&self, relation: &Relation) -> BTreeSet<&str> {
-        self.providers_of(relation).map(|index| self.offers[index].package.name.as_str()).collect()
+        self.providers_of(relation)
+            .map(|index| self.offers[index].package.name.as_str())
+            .collect()
     }
 
     fn find_where(&self, request: &Request, allowed: impl Fn(&Version) -> bool) -> Option<&Offer> {
@@ -120,7 +139,10 @@ impl Universe {
                 .filter(|offer| suites(self.suite_of(offer)))
                 // Of equal versions the one from the suite named first.
                 .max_by(|a, b| {
-                    a.package.version.cmp(&b.package.version).then_with(|| b.suite.cmp(&a.suite))
+                    a.package
+                        .version
+                        .cmp(&b.package.version)
+                        .then_with(|| b.suite.cmp(&a.suite))
                 })
         };
         match &request.suite {
@@ -133,13 +155,23 @@ impl Universe {
     /// taken only where nothing else does: what was asked for from there may
     /// need its own libraries.
     pub fn find_for(&self, relation: &Relation) -> Option<&Offer> {
-        let request = Request { name: relation.name.clone(), suite: None };
-        self.find_where(&request, |version| relation.allows(version)).or_else(|| {
-            self.suites.iter().filter(|suite| is_backports(suite)).find_map(|suite| {
-                let request = Request { name: relation.name.clone(), suite: Some(suite.clone()) };
-                self.find_where(&request, |version| relation.allows(version))
+        let request = Request {
+            name: relation.name.clone(),
+            suite: None,
+        };
+        self.find_where(&request, |version| relation.allows(version))
+            .or_else(|| {
+                self.suites
+                    .iter()
+                    .filter(|suite| is_backports(suite))
+                    .find_map(|suite| {
+                        let request = Request {
+                            name: relation.name.clone(),
+                            suite: Some(suite.clone()),
+                        };
+                        self.find_where(&request, |version| relation.allows(version))
+                    })
             })
-        })
     }
 
     fn providers_of<'a>(&'a self, relation: &'a Relation) -> impl Iterator<Item = usize> + 'a {
@@ -161,7 +193,12 @@ impl Universe {
         for request in requests {
             pinned.insert(request.name.clone(), request.clone());
         }
-        self.grow(requests.iter().map(|request| request.name.as_str()), pinned, exclude, |_, _| false)
+        self.grow(
+            requests.iter().map(|request| request.name.as_str()),
+            pinned,
+            exclude,
+            |_, _| false,
+        )
     }
 
     /// What `start` needs beyond what `is_met` says is there already.
@@ -178,10 +215,10 @@ impl Universe {
         let mut selected: BTreeMap<&str, &Offer> = BTreeMap::new();
         let mut queue: Vec<&Offer> = Vec::new();
         for name in start {
-            let request = pinned
-                .get(name)
-                .cloned()
-                .unwrap_or_else(|| Request { name: name.to_string(), suite: None });
+            let request = pinned.get(name).cloned().unwrap_or_else(|| Request {
+                name: name.to_string(),
+                suite: None,
+            });
             let offer = self
                 .find(&request)
                 .with_context(|| format!("no suite that is locked offers the package {request}"))?;
@@ -191,12 +228,16 @@ impl Universe {
         queue.reverse();
         while let Some(offer) = queue.pop() {
             for alternatives in dependencies(&offer.package)? {
-                let excluded =
-                    alternatives.iter().any(|relation| exclude.contains(&relation.name));
+                let excluded = alternatives
+                    .iter()
+                    .any(|relation| exclude.contains(&relation.name));
                 if excluded || is_met(&offer.package, &alternatives) {
                     continue;
                 }
-                if alternatives.iter().any(|relation| self.is_selected(relation, &selected)) {
+                if alternatives
+                    .iter()
+                    .any(|relation| self.is_selected(relation, &selected))
+                {
                     continue;
                 }
                 let chosen = alternatives
@@ -237,9 +278,13 @@ impl Universe {
         self.find_for(relation).filter(free).or_else(|| {
             let names = self.provider_names(relation);
             names.into_iter().find_map(|name| {
-                let best = self.find(&Request { name: name.to_string(), suite: None })?;
-                let provides =
-                    self.providers_of(relation).any(|index| std::ptr::eq(&self.offers[index], best));
+                let best = self.find(&Request {
+                    name: name.to_string(),
+                    suite: None,
+                })?;
+                let provides = self
+                    .providers_of(relation)
+                    .any(|index| std::ptr::eq(&self.offers[index], best));
                 Some(best).filter(|_| provides).filter(free)
             })
         })
@@ -261,7 +306,12 @@ impl Universe {
             true => "no suite that is locked offers it".to_string(),
             false => format!("but {}", there.join(", ")),
         };
-        format!("{} {} depends on {}: {there}", package.name, package.version, wanted.join(" | "))
+        format!(
+            "{} {} depends on {}: {there}",
+            package.name,
+            package.version,
+            wanted.join(" | ")
+        )
     }
 }
 
@@ -270,7 +320,10 @@ pub fn dependencies(package: &Package) -> Result<Vec<Vec<Relation>>> {
     let mut all = Vec::new();
     for list in [&package.pre_depends, &package.depends] {
         all.extend(relation::parse(list).with_context(|| {
-            format!("cannot read what {} {} depends on", package.name, package.version)
+            format!(
+                "cannot read what {} {} depends on",
+                package.name, package.version
+            )
         })?);
     }
     Ok(all)

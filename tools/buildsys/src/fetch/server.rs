@@ -56,7 +56,11 @@ impl Server {
 
     /// Puts a file at a path below the server's root.
     pub fn put(&self, path: &str, content: impl Into<Vec<u8>>) {
-        self.state.lock().unwrap().files.insert(path.to_string(), content.into());
+        self.state
+            .lock()
+            .unwrap()
+            .files
+            .insert(path.to_string(), content.into());
     }
 
     pub fn remove(&self, path: &str) {
@@ -67,7 +71,11 @@ impl Server {
     pub fn fail(&self, path: &str, faults: &[Fault]) {
         let mut faults = faults.to_vec();
         faults.reverse();
-        self.state.lock().unwrap().faults.insert(path.to_string(), faults);
+        self.state
+            .lock()
+            .unwrap()
+            .faults
+            .insert(path.to_string(), faults);
     }
 
     /// The requests since the last call, as "path" or "path from offset".
@@ -110,7 +118,9 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         (state.files.get(&path).cloned(), fault)
     };
     let answer = |status: &str, headers: &str, length: usize| {
-        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{headers}Connection: close\r\n\r\n")
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{headers}Connection: close\r\n\r\n"
+        )
     };
     if let Some(Fault::Status(status)) = fault {
         return stream.write_all(answer(&format!("{status} Faulty"), "", 0).as_bytes());
@@ -128,7 +138,10 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             let start = start - usize::from(fault == Some(Fault::WrongPart));
             let (last, all) = (content.len() - 1, content.len());
             let range = format!("Content-Range: bytes {start}-{last}/{all}\r\n");
-            (answer("206 Partial Content", &range, all - start), &content[start..])
+            (
+                answer("206 Partial Content", &range, all - start),
+                &content[start..],
+            )
         }
     };
     stream.write_all(head.as_bytes())?;

@@ -19,7 +19,10 @@ pub(crate) fn project(folder: &Path) -> Project {
     Project {
         root: folder.join("project"),
         config: Config::parse(CONFIG).unwrap(),
-        folders: Folders { cache: folder.join("cache"), data: folder.join("data") },
+        folders: Folders {
+            cache: folder.join("cache"),
+            data: folder.join("data"),
+        },
     }
 }
 
@@ -51,7 +54,10 @@ struct Setting {
 
 impl Setting {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), server: Server::start() }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            server: Server::start(),
+        }
     }
 
     fn fetcher(&self) -> Fetcher {
@@ -80,20 +86,29 @@ const A: &str = "/debian/pool/a_1.0_all.deb";
 #[test]
 fn archives_arrive_once() {
     let setting = Setting::new();
-    let archives: Vec<LockedArchive> =
-        (0..30).map(|i| archive(&format!("p{i}"), &content(i * 1000))).collect();
+    let archives: Vec<LockedArchive> = (0..30)
+        .map(|i| archive(&format!("p{i}"), &content(i * 1000)))
+        .collect();
     for (i, archive) in archives.iter().enumerate() {
-        setting.server.put(&format!("/debian/{}", archive.path), content(i * 1000));
+        setting
+            .server
+            .put(&format!("/debian/{}", archive.path), content(i * 1000));
     }
     let wanted: Vec<&LockedArchive> = archives.iter().collect();
     for expected_requests in [30, 0] {
         let paths = setting.fetcher().fetch_all(&wanted).unwrap();
         for (i, path) in paths.iter().enumerate() {
-            assert_eq!(fs::read(path).unwrap(), content(i * 1000), "in the order asked for");
+            assert_eq!(
+                fs::read(path).unwrap(),
+                content(i * 1000),
+                "in the order asked for"
+            );
         }
         assert_eq!(setting.server.requests().len(), expected_requests);
     }
-    let left = fs::read_dir(setting.folder.path().join("cache/archives")).unwrap().count();
+    let left = fs::read_dir(setting.folder.path().join("cache/archives"))
+        .unwrap()
+        .count();
     assert_eq!(left, 30, "no parts are left");
 }
 
@@ -115,10 +130,25 @@ fn what_was_cut_off_goes_on() {
     let cuts = [Fault::CutAfter(10_000); 7];
     check(
         &cuts,
-        &["", " from 10000", " from 20000", " from 30000", " from 40000", " from 50000", " from 60000", " from 70000"],
+        &[
+            "",
+            " from 10000",
+            " from 20000",
+            " from 30000",
+            " from 40000",
+            " from 50000",
+            " from 60000",
+            " from 70000",
+        ],
     );
-    check(&[Fault::CutAfter(70_000), Fault::IgnoreRange], &["", " from 70000"]);
-    check(&[Fault::CutAfter(70_000), Fault::WrongPart], &["", " from 70000", ""]);
+    check(
+        &[Fault::CutAfter(70_000), Fault::IgnoreRange],
+        &["", " from 70000"],
+    );
+    check(
+        &[Fault::CutAfter(70_000), Fault::WrongPart],
+        &["", " from 70000", ""],
+    );
     check(&[Fault::Status(503), Fault::Status(429)], &["", "", ""]);
 }
 
@@ -127,17 +157,29 @@ fn a_part_of_an_earlier_run_is_used() {
     let setting = Setting::new();
     let whole = content(50_000);
     setting.server.put(A, whole.clone());
-    let part = setting.folder.path().join(format!("cache/archives/{}.part", Sha256Digest::of(&whole)));
+    let part = setting
+        .folder
+        .path()
+        .join(format!("cache/archives/{}.part", Sha256Digest::of(&whole)));
     fs::create_dir_all(part.parent().unwrap()).unwrap();
     fs::write(&part, &whole[..30_000]).unwrap();
-    assert_eq!(setting.fetch(&whole), (Ok(whole.clone()), vec![format!("{A} from 30000")]));
+    assert_eq!(
+        setting.fetch(&whole),
+        (Ok(whole.clone()), vec![format!("{A} from 30000")])
+    );
 
     // One that does not belong to it costs a second download, no more.
     let other = content(50_001);
-    let part = setting.folder.path().join(format!("cache/archives/{}.part", Sha256Digest::of(&other)));
+    let part = setting
+        .folder
+        .path()
+        .join(format!("cache/archives/{}.part", Sha256Digest::of(&other)));
     fs::write(&part, vec![0; 30_000]).unwrap();
     setting.server.put(A, other.clone());
-    assert_eq!(setting.fetch(&other), (Ok(other), vec![format!("{A} from 30000"), A.to_string()]));
+    assert_eq!(
+        setting.fetch(&other),
+        (Ok(other), vec![format!("{A} from 30000"), A.to_string()])
+    );
 }
 
 #[test]
@@ -166,33 +208,76 @@ fn each_failure_says_what_it_is() {
         }
         assert_eq!(found.len(), requests, "{error}: {found:?}");
     };
-    check(None, &[], 1, &["no mirror has pool/a_1.0_all.deb", "bulkhead lock update a-source"]);
+    check(
+        None,
+        &[],
+        1,
+        &[
+            "no mirror has pool/a_1.0_all.deb",
+            "bulkhead lock update a-source",
+        ],
+    );
     let address = "cannot fetch http://127.0.0.1";
     let wrong = vec![1; 1000];
     check(
         Some(wrong.clone()),
         &[],
         2,
-        &["cannot download a_1.0_all.deb", address, "its SHA-256 is", &Sha256Digest::of(&wrong).to_string()],
+        &[
+            "cannot download a_1.0_all.deb",
+            address,
+            "its SHA-256 is",
+            &Sha256Digest::of(&wrong).to_string(),
+        ],
     );
     check(Some(content(1001)), &[], 1, &["longer than the 1000 bytes"]);
     // Once whole, once for the rest that is not there, and so on.
     let cut = content(999);
-    check(Some(cut), &[], 5, &["cannot fetch"]);
-    check(Some(content(1000)), &[Fault::CutAfter(0); 9], 4, &["cannot fetch"]);
-    check(Some(content(1000)), &[Fault::Status(500); 9], 4, &["the server answered 500"]);
-    check(Some(content(1000)), &[Fault::Status(403); 9], 1, &["the server answered 403"]);
+    check(
+        Some(cut),
+        &[],
+        4,
+        &["cannot fetch", "it ends after 999 of 1000 bytes"],
+    );
+    check(
+        Some(content(1000)),
+        &[Fault::CutAfter(0); 9],
+        4,
+        &["cannot fetch"],
+    );
+    check(
+        Some(content(1000)),
+        &[Fault::Status(500); 9],
+        4,
+        &["the server answered 500"],
+    );
+    check(
+        Some(content(1000)),
+        &[Fault::Status(403); 9],
+        1,
+        &["the server answered 403"],
+    );
 }
 
 #[test]
 fn an_unreachable_mirror_is_named() {
     let setting = Setting::new();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let base = format!("http://127.0.0.1:{port}/debian");
     let mirrors = Mirrors::at(&[base.clone()], "the test").unwrap();
-    let error = setting.fetcher_of(mirrors).fetch_all(&[&archive("a", b"a")]).unwrap_err();
+    let error = setting
+        .fetcher_of(mirrors)
+        .fetch_all(&[&archive("a", b"a")])
+        .unwrap_err();
     let error = format!("{error:#}");
-    assert!(error.contains(&format!("cannot fetch {base}/pool/a_1.0_all.deb")), "{error}");
+    assert!(
+        error.contains(&format!("cannot fetch {base}/pool/a_1.0_all.deb")),
+        "{error}"
+    );
     assert!(error.to_lowercase().contains("refused"), "{error}");
 }
 
@@ -209,7 +294,10 @@ fn further_mirrors_are_asked() {
         if let Some(broken) = broken {
             setting.server.put(A, broken);
         }
-        let paths = setting.fetcher_of(mirrors.clone()).fetch_all(&[&wanted]).unwrap();
+        let paths = setting
+            .fetcher_of(mirrors.clone())
+            .fetch_all(&[&wanted])
+            .unwrap();
         assert_eq!(fs::read(&paths[0]).unwrap(), whole);
         fs::remove_file(&paths[0]).unwrap();
     }
@@ -226,9 +314,15 @@ fn the_dated_archive_is_the_last_resort() {
     let published: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
     let suites = BTreeMap::from([("trixie".to_string(), published)]);
     let address = setting.server.base().replace("/debian", "/archive");
-    let mirrors =
-        Mirrors::at(&[setting.server.base()], "the test").unwrap().with_dated_archive(&address).unwrap();
-    let fetcher = || setting.fetcher_of(mirrors.clone()).asking_dated_archive(suites.clone());
+    let mirrors = Mirrors::at(&[setting.server.base()], "the test")
+        .unwrap()
+        .with_dated_archive(&address)
+        .unwrap();
+    let fetcher = || {
+        setting
+            .fetcher_of(mirrors.clone())
+            .asking_dated_archive(suites.clone())
+    };
 
     let fetched = fetcher().fetch_present(&[&wanted]).unwrap();
     assert_eq!(fs::read(&fetched.paths[0]).unwrap(), whole);

@@ -25,7 +25,11 @@ pub struct Sources {
 impl Sources {
     /// Debian's, at the project's mirrors, now.
     pub fn debian(fetcher: Fetcher) -> Result<Self> {
-        Ok(Self { fetcher, keyring: Keyring::debian()?, now: Timestamp::now() })
+        Ok(Self {
+            fetcher,
+            keyring: Keyring::debian()?,
+            now: Timestamp::now(),
+        })
     }
 }
 
@@ -63,12 +67,20 @@ impl Indexes {
         let mut used = BTreeSet::new();
         for ((suite, _, arch), found) in jobs.iter().zip(packages.drain(..)) {
             used.extend(found.files);
-            universes.entry(*arch).or_default().add_suite(suite, found.packages)?;
+            universes
+                .entry(*arch)
+                .or_default()
+                .add_suite(suite, found.packages)?;
         }
         forget_other_indexes(&project.cache_dir().join("indexes"), &used);
-        let published =
-            suites.iter().zip(&releases).map(|(suite, release)| (suite.to_string(), release.date));
-        Ok(Self { published: published.collect(), universes })
+        let published = suites
+            .iter()
+            .zip(&releases)
+            .map(|(suite, release)| (suite.to_string(), release.date));
+        Ok(Self {
+            published: published.collect(),
+            universes,
+        })
     }
 }
 
@@ -78,14 +90,11 @@ fn load_release(suite: &str, sources: &Sources, known: Option<Timestamp>) -> Res
     let mut failures: Vec<String> = Vec::new();
     for base in mirrors.bases(suite) {
         let address = format!("{base}/dists/{suite}/InRelease");
-        let found = sources
-            .fetcher
-            .fetch_small(&address)
-            .and_then(|content| {
-                let content = content.with_context(|| format!("there is no {address}"))?;
-                check_release(suite, &content, sources, known)
-                    .with_context(|| format!("{address} is not acceptable"))
-            });
+        let found = sources.fetcher.fetch_small(&address).and_then(|content| {
+            let content = content.with_context(|| format!("there is no {address}"))?;
+            check_release(suite, &content, sources, known)
+                .with_context(|| format!("{address} is not acceptable"))
+        });
         match found {
             Ok(release) => return Ok(release),
             Err(error) => failures.push(format!("{error:#}")),
@@ -93,7 +102,10 @@ fn load_release(suite: &str, sources: &Sources, known: Option<Timestamp>) -> Res
         crate::signals::check()?;
     }
     Err(anyhow!("{}", failures.join("; "))).with_context(|| {
-        format!("no mirror of {} gives a good index of {suite}", mirrors.origin())
+        format!(
+            "no mirror of {} gives a good index of {suite}",
+            mirrors.origin()
+        )
     })
 }
 
@@ -106,7 +118,10 @@ fn check_release(
     let signed = verify_cleartext(content, &sources.keyring, sources.now)?;
     let release = Release::parse(&signed.text)?;
     if release.codename != suite {
-        bail!("it is the index of {:?}, not of {suite:?}", release.codename);
+        bail!(
+            "it is the index of {:?}, not of {suite:?}",
+            release.codename
+        );
     }
     if let Some(until) = release.valid_until
         && until < sources.now
@@ -139,7 +154,10 @@ fn load_packages(
     arch: Arch,
     components: &[String],
 ) -> Result<Found> {
-    let mut found = Found { packages: Vec::new(), files: Vec::new() };
+    let mut found = Found {
+        packages: Vec::new(),
+        files: Vec::new(),
+    };
     let mut architectures = vec![arch.debian()];
     if release.separate_all {
         architectures.push("all");
@@ -161,7 +179,9 @@ fn load_packages(
                 Ok(packages.collect::<Result<_, _>>()?)
             };
             found.packages.extend(
-                read().with_context(|| format!("cannot read {path} of {suite} ({})", file.display()))?,
+                read().with_context(|| {
+                    format!("cannot read {path} of {suite} ({})", file.display())
+                })?,
             );
             found.files.push(file);
         }
@@ -181,14 +201,23 @@ fn forget_other_indexes(folder: &std::path::Path, used: &BTreeSet<PathBuf>) {
 }
 
 /// Runs `work` for all items at once; they mostly wait for the network.
-fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
     thread::scope(|scope| {
         let work = &work;
-        let running: Vec<_> =
-            items.iter().map(|item| scope.spawn(move || work(item))).collect();
+        let running: Vec<_> = items
+            .iter()
+            .map(|item| scope.spawn(move || work(item)))
+            .collect();
         running
             .into_iter()
-            .map(|thread| thread.join().map_err(|_| anyhow!("reading an index panicked"))?)
+            .map(|thread| {
+                thread
+                    .join()
+                    .map_err(|_| anyhow!("reading an index panicked"))?
+            })
             .collect()
     })
 }

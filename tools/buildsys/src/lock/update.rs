@@ -61,7 +61,13 @@ pub(super) fn load_complete_from(
         super::check(project, &lock)?;
     }
     let nothing = BTreeSet::new();
-    let newer = update(project, &sources()?, Some(&lock), Scope::Sources(&nothing), progress)?;
+    let newer = update(
+        project,
+        &sources()?,
+        Some(&lock),
+        Scope::Sources(&nothing),
+        progress,
+    )?;
     Ok(replace(project, &lock, newer, progress)?.0)
 }
 
@@ -97,7 +103,13 @@ pub fn lock_one(
     if affected.is_empty() {
         bail!("{FILE_NAME} has no package {name}, neither a binary nor a source one");
     }
-    let newer = update(project, sources, Some(&old), Scope::Sources(&affected), progress)?;
+    let newer = update(
+        project,
+        sources,
+        Some(&old),
+        Scope::Sources(&affected),
+        progress,
+    )?;
     replace(project, &old, newer, progress)
 }
 
@@ -115,9 +127,15 @@ pub fn fetch_locked(
     options: FetchOptions,
     progress: &Progress,
 ) -> Result<Vec<Change>> {
-    let fetcher =
-        Fetcher::new(project, progress)?.asking_dated_archive(lock.suites.clone());
-    fetch_locked_from(&Sources::debian(fetcher)?, project, lock, wants, options, progress)
+    let fetcher = Fetcher::new(project, progress)?.asking_dated_archive(lock.suites.clone());
+    fetch_locked_from(
+        &Sources::debian(fetcher)?,
+        project,
+        lock,
+        wants,
+        options,
+        progress,
+    )
 }
 
 /// The same with sources given.
@@ -134,7 +152,9 @@ pub fn fetch_locked_from(
     for _ in 0..4 {
         let archives = archives_of(lock, wants)?;
         let dropped = sources.fetcher.fetch_present(&archives)?.dropped;
-        let Some(first) = dropped.first() else { return Ok(before.changes(lock)) };
+        let Some(first) = dropped.first() else {
+            return Ok(before.changes(lock));
+        };
         let file = format!("{} ({} {})", first.path, first.name, first.version);
         if options.locked {
             bail!(
@@ -142,14 +162,22 @@ pub fn fetch_locked_from(
                 first.source
             );
         }
-        let affected: BTreeSet<String> =
-            dropped.iter().map(|archive| archive.source.clone()).collect();
+        let affected: BTreeSet<String> = dropped
+            .iter()
+            .map(|archive| archive.source.clone())
+            .collect();
         progress.message(format!(
             "the mirrors have dropped {} locked files, the first of them {file}; locking {} anew",
             dropped.len(),
             affected.iter().cloned().collect::<Vec<_>>().join(", ")
         ));
-        let newer = update(project, sources, Some(lock), Scope::Sources(&affected), progress)?;
+        let newer = update(
+            project,
+            sources,
+            Some(lock),
+            Scope::Sources(&affected),
+            progress,
+        )?;
         if newer.archives == lock.archives {
             bail!(
                 "no mirror of {} has {file}, though their signed index offers it; try again later or name another mirror",
@@ -225,7 +253,12 @@ fn update(
             // What has to move along is only known once something has moved.
             let mut affected = affected.clone();
             loop {
-                let mut solver = Solver { wanted: &wanted, indexes: &indexes, old, affected };
+                let mut solver = Solver {
+                    wanted: &wanted,
+                    indexes: &indexes,
+                    old,
+                    affected,
+                };
                 let newer = solver.solve()?;
                 let moved = solver.moved_along(&newer);
                 if moved.is_subset(&solver.affected) {
@@ -237,7 +270,13 @@ fn update(
         }
         _ => {
             let old = Lock::empty();
-            Solver { wanted: &wanted, indexes: &indexes, old: &old, affected: BTreeSet::new() }.solve()
+            Solver {
+                wanted: &wanted,
+                indexes: &indexes,
+                old: &old,
+                affected: BTreeSet::new(),
+            }
+            .solve()
         }
     }
 }
@@ -272,12 +311,21 @@ impl Solver<'_> {
         for ((purpose, request), asked) in &self.wanted.packages {
             let archive = self
                 .package(purpose, request, asked.follow.as_deref())
-                .with_context(|| format!("cannot lock {request} for {purpose}, which {} takes files from", asked.by.join(", ")))?;
+                .with_context(|| {
+                    format!(
+                        "cannot lock {request} for {purpose}, which {} takes files from",
+                        asked.by.join(", ")
+                    )
+                })?;
             new.add(archive);
         }
         for archive in &mut new.archives {
             let date = self.indexes.published.get(&archive.suite).copied();
-            let is_new = !self.old.archives.iter().any(|known| known.sha256 == archive.sha256);
+            let is_new = !self
+                .old
+                .archives
+                .iter()
+                .any(|known| known.sha256 == archive.sha256);
             if is_new && date != new.suites.get(&archive.suite).copied() {
                 archive.published = date;
             }
@@ -304,7 +352,10 @@ impl Solver<'_> {
     }
 
     fn universe(&self, arch: Arch) -> Result<&Universe> {
-        self.indexes.universes.get(&arch).with_context(|| format!("no suite was read for {arch}"))
+        self.indexes
+            .universes
+            .get(&arch)
+            .with_context(|| format!("no suite was read for {arch}"))
     }
 
     fn is_affected(&self, archive: &LockedArchive) -> bool {
@@ -325,10 +376,18 @@ impl Solver<'_> {
             return Ok(with_use(archive, purpose));
         }
         let universe = self.universe(purpose.arch())?;
-        let offer = universe.find(request).with_context(|| match universe.knows(&request.name) {
-            true => format!("no suite that is locked has {request} as a package of its own"),
-            false => format!("no suite that is locked offers {request} for {}", purpose.arch()),
-        })?;
+        let offer =
+            universe
+                .find(request)
+                .with_context(|| match universe.knows(&request.name) {
+                    true => {
+                        format!("no suite that is locked has {request} as a package of its own")
+                    }
+                    false => format!(
+                        "no suite that is locked offers {request} for {}",
+                        purpose.arch()
+                    ),
+                })?;
         match follow {
             None => Ok(self.locked(universe, offer, purpose)),
             Some(pattern) => {
@@ -350,16 +409,23 @@ impl Solver<'_> {
         if self.old.toolchains.get(purpose) == Some(asked) {
             let locked: Vec<&LockedArchive> = self.old.used_for(purpose);
             if !locked.iter().any(|archive| self.is_affected(archive)) {
-                return Ok(locked.into_iter().map(|archive| with_use(archive, purpose)).collect());
+                return Ok(locked
+                    .into_iter()
+                    .map(|archive| with_use(archive, purpose))
+                    .collect());
             }
             // Fails where a package has gone or others need what it was; then the
             // whole toolchain is worked out again.
-            if let Ok(archives) = self.moved_toolchain(universe, purpose, &requests, asked, &locked) {
+            if let Ok(archives) = self.moved_toolchain(universe, purpose, &requests, asked, &locked)
+            {
                 return Ok(archives);
             }
         }
         let offers = universe.closure(&requests, &asked.exclude)?;
-        Ok(offers.into_iter().map(|offer| self.locked(universe, offer, purpose)).collect())
+        Ok(offers
+            .into_iter()
+            .map(|offer| self.locked(universe, offer, purpose))
+            .collect())
     }
 
     /// A toolchain in which only affected packages move, with what their new
@@ -447,7 +513,11 @@ fn follow_dependency<'a>(
         .filter(|relation| glob.is_match(&relation.name))
         .collect();
     let [relation] = found[..] else {
-        let names: Vec<&str> = relations.iter().flatten().map(|one| one.name.as_str()).collect();
+        let names: Vec<&str> = relations
+            .iter()
+            .flatten()
+            .map(|one| one.name.as_str())
+            .collect();
         bail!(
             "{} of the dependencies of {} {} match {pattern:?} instead of one; they are: {}",
             found.len(),
@@ -456,11 +526,17 @@ fn follow_dependency<'a>(
             names.join(", ")
         );
     };
-    universe
-        .find_for(relation)
-        .with_context(|| format!("no suite that is locked offers {relation}, which {} leads to", package.name))
+    universe.find_for(relation).with_context(|| {
+        format!(
+            "no suite that is locked offers {relation}, which {} leads to",
+            package.name
+        )
+    })
 }
 
 fn with_use(archive: &LockedArchive, purpose: &Use) -> LockedArchive {
-    LockedArchive { uses: BTreeSet::from([purpose.clone()]), ..archive.clone() }
+    LockedArchive {
+        uses: BTreeSet::from([purpose.clone()]),
+        ..archive.clone()
+    }
 }

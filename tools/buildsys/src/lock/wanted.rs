@@ -61,7 +61,10 @@ impl Wanted {
                 (Use::toolchain(name, Arch::X86_64), asked)
             })
             .collect();
-        Ok(Self { toolchains, packages })
+        Ok(Self {
+            toolchains,
+            packages,
+        })
     }
 
     /// What the lock lacks, in words.
@@ -76,7 +79,10 @@ impl Wanted {
             .iter()
             .filter(|((purpose, request), _)| !is_locked(lock, purpose, request))
             .map(|((purpose, request), asked)| {
-                format!("{request} for {purpose}, which {} takes files from", asked.by.join(", "))
+                format!(
+                    "{request} for {purpose}, which {} takes files from",
+                    asked.by.join(", ")
+                )
             });
         toolchains.chain(packages).collect()
     }
@@ -85,7 +91,10 @@ impl Wanted {
 /// Whether the lock has what was requested.
 pub(super) fn is_locked(lock: &Lock, purpose: &Use, request: &Request) -> bool {
     lock.find(purpose, &request.name).is_some_and(|archive| {
-        request.suite.as_ref().is_none_or(|suite| *suite == archive.suite)
+        request
+            .suite
+            .as_ref()
+            .is_none_or(|suite| *suite == archive.suite)
     })
 }
 

@@ -31,13 +31,19 @@ fn package(text: &str) -> Package {
 fn universe(suites: &[(&str, &[&str])]) -> Universe {
     let mut universe = Universe::default();
     for (suite, packages) in suites {
-        universe.add_suite(suite, packages.iter().map(|text| package(text))).unwrap();
+        universe
+            .add_suite(suite, packages.iter().map(|text| package(text)))
+            .unwrap();
     }
     universe
 }
 
 /// The closure as "name version", or the error.
-fn closure(universe: &Universe, requests: &[&str], exclude: &[&str]) -> Result<Vec<String>, String> {
+fn closure(
+    universe: &Universe,
+    requests: &[&str],
+    exclude: &[&str],
+) -> Result<Vec<String>, String> {
     let requests: Vec<Request> = requests.iter().map(|text| text.parse().unwrap()).collect();
     let exclude: Vec<String> = exclude.iter().map(|name| name.to_string()).collect();
     universe
@@ -78,7 +84,13 @@ fn closures() {
         ("trixie-security", &["c 2", "old 1"]),
         (
             "trixie-backports",
-            &["tool 2; needs: lib (= 2), helper", "lib 2", "helper 2", "b 9", "old 3"],
+            &[
+                "tool 2; needs: lib (= 2), helper",
+                "lib 2",
+                "helper 2",
+                "b 9",
+                "old 3",
+            ],
         ),
     ]);
     let check = |requests: &[&str], exclude: &[&str], expected: &[&str]| {
@@ -96,29 +108,50 @@ fn closures() {
     check(&["optional"], &[], &["optional 1", "two 1"]);
     check(&["needs-version"], &[], &["needs-version 1", "one 1"]);
     check(&["tool"], &[], &["lib 1", "tool 1"]);
-    check(&["tool/trixie-backports"], &[], &["helper 2", "lib 2", "tool 2"]);
+    check(
+        &["tool/trixie-backports"],
+        &[],
+        &["helper 2", "lib 2", "tool 2"],
+    );
 
     let fails = |requests: &[&str], expected: &str| {
         let error = closure(&universe, requests, &[]).unwrap_err();
         assert!(error.contains(expected), "{error}");
     };
-    fails(&["nothing"], "no suite that is locked offers the package nothing");
-    fails(&["tool/trixie-security"], "offers the package tool/trixie-security");
-    fails(&["unmet"], "unmet 1 depends on missing (= 1) | nothing: no suite");
+    fails(
+        &["nothing"],
+        "no suite that is locked offers the package nothing",
+    );
+    fails(
+        &["tool/trixie-security"],
+        "offers the package tool/trixie-security",
+    );
+    fails(
+        &["unmet"],
+        "unmet 1 depends on missing (= 1) | nothing: no suite",
+    );
     fails(&["needs-later"], "depends on versioned (>= 4)");
     fails(&["clash", "b"], "clash 1 depends on b (<< 2): but b is 2");
-    fails(&["tool/trixie-backports", "lib"], "tool 2 depends on lib (= 2): but lib is 1");
+    fails(
+        &["tool/trixie-backports", "lib"],
+        "tool 2 depends on lib (= 2): but lib is 1",
+    );
 }
 
 #[test]
 fn requests() {
     let check = |text: &str, expected: Option<(&str, Option<&str>)>| {
         let found = text.parse::<Request>().ok();
-        let found = found.as_ref().map(|request| (request.name.as_str(), request.suite.as_deref()));
+        let found = found
+            .as_ref()
+            .map(|request| (request.name.as_str(), request.suite.as_deref()));
         assert_eq!(found, expected, "{text:?}");
     };
     check("gcc", Some(("gcc", None)));
-    check("rustc/trixie-backports", Some(("rustc", Some("trixie-backports"))));
+    check(
+        "rustc/trixie-backports",
+        Some(("rustc", Some("trixie-backports"))),
+    );
     check("rustc/", None);
     check("Rust", None);
     check("", None);
