@@ -12,12 +12,16 @@ mod plan;
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 pub use facts::open_partition;
 
 /// Holds what went wrong, one problem a line; absent when all is well.
 pub const DEGRADED: &str = "/run/bulkhead/storage-problems";
+
+/// Tells journald, which starts after this, that its place on the data
+/// partition is there: it need not begin in memory and be told to move.
+const JOURNAL_READY: &str = "/run/systemd/journal/flushed";
 
 /// Prepares the storage of the running system.
 pub fn run() -> Result<()> {
@@ -28,12 +32,18 @@ pub fn run() -> Result<()> {
     let actions = plan::plan(&facts);
     tracing::debug!(?actions, "planned");
     problems.extend(execute::execute(&actions, &mut execute::Host));
+    write_below_run(JOURNAL_READY, "")?;
     if problems.is_empty() {
         return Ok(());
     }
-    let path = Path::new(DEGRADED);
+    write_below_run(DEGRADED, &format!("{}\n", problems.join("\n")))
+}
+
+fn write_below_run(path: &str, text: &str) -> Result<()> {
+    let path = Path::new(path);
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("making the folder {}", folder.display()))?;
     }
-    sysutil::fs::write_atomic(path, format!("{}\n", problems.join("\n")).as_bytes(), 0o644)
+    sysutil::fs::write_atomic(path, text.as_bytes(), 0o644)
 }
