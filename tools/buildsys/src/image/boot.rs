@@ -148,8 +148,8 @@ pub fn esp_files(
         Arch::X86_64 => ("BOOTX64.EFI", "systemd-bootx64.efi"),
         Arch::Aarch64 => ("BOOTAA64.EFI", "systemd-bootaa64.efi"),
     };
+    let fallback = parts.read("the fallback helper", "fallback", ".efi")?;
     let boot_loader = parts.read("the boot loader of systemd", "systemd-boot", ".efi")?;
-    let fallback = parts.read("the fallback helper", "fallback", ".efi").unwrap_or_else(|_| boot_loader.clone());
     let sign = |what: &str, image: &[u8]| {
         authenticode::sign(image, signer).with_context(|| format!("cannot sign {what}"))
     };
