@@ -5,10 +5,13 @@
 
 mod bench;
 mod build;
+mod clean;
+mod inspect;
 mod keys;
 mod lock;
 mod run;
 mod scenario;
+mod verify;
 mod vm;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +31,10 @@ enum Verb {
     Build(build::Args),
     /// Resolve Bulkhead.lock anew and show what changed.
     Lock(lock::Args),
+    /// Show what an image or a Debian package holds.
+    Inspect(inspect::Args),
+    /// Build the image again elsewhere and compare bit by bit.
+    Verify(verify::Args),
     /// Show the signing keys, or make new ones.
     Keys(keys::Args),
     /// Boot an image in QEMU.
@@ -36,6 +43,8 @@ enum Verb {
     Scenario(scenario::Args),
     /// Measure a boot and the image.
     Bench(bench::Args),
+    /// Remove what a build can make again.
+    Clean(clean::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,10 +61,13 @@ fn main() -> ExitCode {
     let run = || match cli.verb {
         Verb::Build(args) => build::run(args),
         Verb::Lock(args) => lock::run(args),
+        Verb::Inspect(args) => inspect::run(args),
+        Verb::Verify(args) => verify::run(args),
         Verb::Keys(args) => keys::run(args),
         Verb::Run(args) => run::run(args),
         Verb::Scenario(args) => scenario::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Clean(args) => clean::run(args),
     };
     exit_code(buildsys::signals::install().and_then(|()| run()))
 }

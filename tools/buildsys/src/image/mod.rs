@@ -10,7 +10,9 @@ pub mod assemble;
 pub mod boot;
 pub mod content;
 pub mod description;
+pub mod inspect;
 pub mod modules;
+pub mod verify;
 
 use crate::executor::JobContext;
 use crate::keys::Keys;
