@@ -16,12 +16,15 @@ use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 /// How much of a failed step's log its error repeats.
 const TAIL_LINES: usize = 25;
 const TAIL_BYTES: u64 = 16 << 10;
+/// Jobs that took this long leave a line.
+const WORTH_A_LINE: Duration = Duration::from_millis(500);
 
 /// One job of a graph.
 pub struct Node<'a> {
@@ -39,6 +42,7 @@ pub type Job<'a> = Box<dyn FnOnce(&JobContext) -> Result<()> + Send + 'a>;
 /// What a running job may use.
 pub struct JobContext {
     log: PathBuf,
+    fresh: Once,
     task: Task,
 }
 
@@ -47,12 +51,19 @@ impl JobContext {
     pub fn new(name: &str, logs: &Path, progress: &Progress) -> Self {
         Self {
             log: logs.join(format!("{name}.log")),
+            fresh: Once::new(),
             task: progress.start(name),
         }
     }
 
-    /// Where the output of the job's steps goes. The first step empties it.
+    /// Where the output of the job's steps goes. What an earlier run has left is
+    /// removed when this is first asked for, and not before: a job that finds its
+    /// result in the store keeps the log of how it was made.
     pub fn log(&self) -> &Path {
+        self.fresh.call_once(|| {
+            // If it cannot be removed it cannot be written either, which is told then.
+            let _ = fs::remove_file(&self.log);
+        });
         &self.log
     }
 
@@ -64,7 +75,7 @@ impl JobContext {
     /// Runs `command` to its end, its output to the log. Failing is an error that
     /// shows `what` was tried and the end of the log.
     pub fn run(&self, what: &str, command: SandboxCommand) -> Result<()> {
-        run_logged(what, command, &self.log)
+        run_logged(what, command, self.log())
     }
 }
 
@@ -77,8 +88,11 @@ pub fn run_logged(what: &str, command: SandboxCommand, log: &Path) -> Result<()>
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     }
     let start = fs::metadata(log).map_or(0, |metadata| metadata.len());
-    let written: Vec<PathBuf> =
-        command.outputs().chain([log]).map(Path::to_path_buf).collect();
+    let written: Vec<PathBuf> = command
+        .outputs()
+        .chain([log])
+        .map(Path::to_path_buf)
+        .collect();
     let status = command
         .status_to_log(log)
         .with_context(|| format!("cannot {what}"))?;
@@ -92,7 +106,10 @@ pub fn run_logged(what: &str, command: SandboxCommand, log: &Path) -> Result<()>
         .iter()
         .find(|path| is_on_full_disk(path))
         .map_or(String::new(), |path| {
-            format!(" (no space left on device: the disk that holds {} is full)", path.display())
+            format!(
+                " (no space left on device: the disk that holds {} is full)",
+                path.display()
+            )
         });
     let ended = ended(status);
     match tail(log, start)? {
@@ -180,16 +197,14 @@ pub fn execute(graph: Vec<Node<'_>>, cores: usize, logs: &Path, progress: &Progr
 fn run_job(job: Job<'_>, name: &str, logs: &Path, progress: &Progress) -> Result<()> {
     signals::check()?;
     let context = JobContext::new(name, logs, progress);
-    match fs::remove_file(context.log()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error)
-                .with_context(|| format!("cannot empty the log {}", context.log().display()));
-        }
-        _ => {}
-    }
     catch_unwind(AssertUnwindSafe(|| job(&context)))
         .unwrap_or_else(|_| Err(anyhow!("the job panicked; this is a defect of bulkhead")))
-        .with_context(|| format!("{name} failed"))
+        .with_context(|| format!("{name} failed"))?;
+    // What was in the store took no time and is not worth a line.
+    if context.task.elapsed() >= WORTH_A_LINE {
+        context.task.finish(name);
+    }
+    Ok(())
 }
 
 /// Which jobs may run.
@@ -324,7 +339,7 @@ mod tests {
     use super::*;
     use sandbox::Sandbox;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     fn node<'a>(
         name: &str,

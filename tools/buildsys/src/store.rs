@@ -497,17 +497,31 @@ pub fn lock_exclusive(path: &Path) -> Result<File> {
     acquire(path, Mode::Exclusive, Wait::Yes)?.context("a lock that was waited for was not given")
 }
 
+/// As [`lock_exclusive`], but `None` if somebody else has the lock.
+pub fn try_lock_exclusive(path: &Path) -> Result<Option<File>> {
+    acquire(path, Mode::Exclusive, Wait::No)
+}
+
 /// Opens and locks `path`; `None` if that needs waiting and `wait` says no.
 fn acquire(path: &Path, mode: Mode, wait: Wait) -> Result<Option<File>> {
     let mut pause = Duration::from_millis(2);
     loop {
-        let file = File::options()
+        let opened = File::options()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
-            .open(path)
-            .with_context(|| format!("cannot open the lock {}", path.display()))?;
+            .open(path);
+        let file = match (opened, path.parent()) {
+            (Err(error), Some(folder)) if error.kind() == ErrorKind::NotFound => {
+                fs::create_dir_all(folder)
+                    .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+                continue;
+            }
+            (opened, _) => {
+                opened.with_context(|| format!("cannot open the lock {}", path.display()))?
+            }
+        };
         let locked = match mode {
             Mode::Shared => file.try_lock_shared(),
             Mode::Exclusive => file.try_lock(),

@@ -52,9 +52,18 @@ fn main() -> ExitCode {
 type Test = fn() -> Result<()>;
 
 const TESTS: [(&str, Test); 3] = [
-    ("a_killed_build_is_as_if_it_had_not_been", a_killed_build_is_as_if_it_had_not_been),
-    ("a_signal_ends_a_build_and_leaves_nothing", a_signal_ends_a_build_and_leaves_nothing),
-    ("a_full_disk_is_told_and_leaves_nothing", a_full_disk_is_told_and_leaves_nothing),
+    (
+        "a_killed_build_is_as_if_it_had_not_been",
+        a_killed_build_is_as_if_it_had_not_been,
+    ),
+    (
+        "a_signal_ends_a_build_and_leaves_nothing",
+        a_signal_ends_a_build_and_leaves_nothing,
+    ),
+    (
+        "a_full_disk_is_told_and_leaves_nothing",
+        a_full_disk_is_told_and_leaves_nothing,
+    ),
 ];
 
 /// Builds three entries, the last of them from the others.
@@ -67,14 +76,21 @@ fn build(folder: &Path) -> Result<()> {
         move |context: &JobContext| -> Result<()> {
             let inputs: Vec<Entry> = {
                 let made = made.lock().map_err(|_| anyhow::anyhow!("a job panicked"))?;
-                inputs.iter().filter_map(|input| made.get(input).cloned()).collect()
+                inputs
+                    .iter()
+                    .filter_map(|input| made.get(input).cloned())
+                    .collect()
             };
             let mut key = KeyBuilder::new("test").field("name", name);
             for input in &inputs {
                 key = key.key("input", input.key());
             }
-            let entry = store.build(&key.finish(), |staging| step(context, name, &inputs, staging))?;
-            made.lock().map_err(|_| anyhow::anyhow!("a job panicked"))?.insert(name, entry);
+            let entry = store.build(&key.finish(), |staging| {
+                step(context, name, &inputs, staging)
+            })?;
+            made.lock()
+                .map_err(|_| anyhow::anyhow!("a job panicked"))?
+                .insert(name, entry);
             Ok(())
         }
     };
@@ -93,8 +109,9 @@ fn build(folder: &Path) -> Result<()> {
 
 /// Writes some files by a shell in a sandbox, and takes a moment over it.
 fn step(context: &JobContext, name: &str, inputs: &[Entry], staging: &Path) -> Result<()> {
-    let mut sandbox =
-        Sandbox::new(Path::new("/")).env("PATH", "/usr/bin:/bin").writable(staging, "/out");
+    let mut sandbox = Sandbox::new(Path::new("/"))
+        .env("PATH", "/usr/bin:/bin")
+        .writable(staging, "/out");
     for (index, input) in inputs.iter().enumerate() {
         sandbox = sandbox.read_only(input.path(), format!("/in/{index}"));
     }
@@ -104,7 +121,10 @@ fn step(context: &JobContext, name: &str, inputs: &[Entry], staging: &Path) -> R
          for input in /in/*/all; do test ! -e $input || cat $input; done > /out/before; \
          cat /out/before /out/sub/* > /out/all; chmod 555 /out/sub; sleep 0.02"
     );
-    context.run(&format!("make {name}"), sandbox.command("sh", ["-c", &script]))
+    context.run(
+        &format!("make {name}"),
+        sandbox.command("sh", ["-c", &script]),
+    )
 }
 
 /// Starts `build` on `folder`. Everything that it starts holds the pipe of its
@@ -126,10 +146,16 @@ fn wait_for_silence(child: &mut Child) -> Result<String> {
         pipe.read_to_string(&mut text).map(|_| text)
     });
     while !reader.is_finished() {
-        ensure!(begin.elapsed() < Duration::from_secs(30), "something outlived the build");
+        ensure!(
+            begin.elapsed() < Duration::from_secs(30),
+            "something outlived the build"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
-    reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?.context("cannot read")
+    reader
+        .join()
+        .map_err(|_| anyhow::anyhow!("the reader panicked"))?
+        .context("cannot read")
 }
 
 /// Every finished entry and the hash of what is in it.
@@ -140,7 +166,12 @@ fn entries(folder: &Path) -> Result<BTreeMap<String, Key>> {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            found.insert(name, KeyBuilder::new("tree").tree("entry", &entry.path())?.finish());
+            found.insert(
+                name,
+                KeyBuilder::new("tree")
+                    .tree("entry", &entry.path())?
+                    .finish(),
+            );
         }
     }
     Ok(found)
@@ -156,7 +187,11 @@ fn a_killed_build_is_as_if_it_had_not_been() -> Result<()> {
     build_to_the_end(clean.path())?;
     let whole = begin.elapsed();
     let expected = entries(clean.path())?;
-    ensure!(expected.len() == 3, "a clean build makes {} entries", expected.len());
+    ensure!(
+        expected.len() == 3,
+        "a clean build makes {} entries",
+        expected.len()
+    );
 
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut killed = 0;
@@ -172,17 +207,29 @@ fn a_killed_build_is_as_if_it_had_not_been() -> Result<()> {
         }
         wait_for_silence(&mut child)?;
         for (name, key) in entries(victim.path())? {
-            ensure!(expected.get(&name) == Some(&key), "round {round}: {name} is not complete");
+            ensure!(
+                expected.get(&name) == Some(&key),
+                "round {round}: {name} is not complete"
+            );
         }
         // So that there is always something left to be killed in.
         if entries(victim.path())?.len() == expected.len() {
             Store::open(&victim.path().join("store"), PLENTY)?.clear()?;
         }
     }
-    ensure!(killed > KILLS / 2, "only {killed} of {KILLS} builds were killed before their end");
+    ensure!(
+        killed > KILLS / 2,
+        "only {killed} of {KILLS} builds were killed before their end"
+    );
     build_to_the_end(victim.path())?;
-    ensure!(entries(victim.path())? == expected, "the build after the kills differs");
-    ensure!(leftovers(victim.path())? == 0, "the kills have left something in staging");
+    ensure!(
+        entries(victim.path())? == expected,
+        "the build after the kills differs"
+    );
+    ensure!(
+        leftovers(victim.path())? == 0,
+        "the kills have left something in staging"
+    );
     Ok(())
 }
 
@@ -209,14 +256,19 @@ fn a_signal_ends_a_build_and_leaves_nothing() -> Result<()> {
                 std::thread::sleep(Duration::from_millis(1));
             }
             std::thread::sleep(whole.mul_f64(f64::from(part) / 12.0));
-            Command::new("kill").args(["-s", signal, &child.id().to_string()]).status()?;
+            Command::new("kill")
+                .args(["-s", signal, &child.id().to_string()])
+                .status()?;
             wait_for_silence(&mut child)?;
             match child.wait()?.code() {
                 Some(0) => {}
                 found if found == Some(code) => interrupted += 1,
                 found => bail!("SIG{signal} gave the exit status {found:?}"),
             }
-            ensure!(leftovers(folder.path())? == 0, "SIG{signal} left something in staging");
+            ensure!(
+                leftovers(folder.path())? == 0,
+                "SIG{signal} left something in staging"
+            );
         }
         ensure!(interrupted > 0, "SIG{signal} came too late each time");
     }
@@ -236,15 +288,32 @@ fn a_full_disk_is_told_and_leaves_nothing() -> Result<()> {
         .read_only(&executable, "/run/build")
         .command("sh", ["-c", script])
         .output()?;
-    let (said, complained) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (said, complained) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     ensure!(output.status.success(), "{said}{complained}");
-    ensure!(complained.to_lowercase().contains("no space left on device"), "it said: {complained}");
+    ensure!(
+        complained
+            .to_lowercase()
+            .contains("no space left on device"),
+        "it said: {complained}"
+    );
     let lines: Vec<&str> = said.lines().collect();
-    let entries = lines.iter().filter(|line| line.starts_with("test-")).count();
+    let entries = lines
+        .iter()
+        .filter(|line| line.starts_with("test-"))
+        .count();
     ensure!(entries < 3, "all entries fitted: {said}");
-    ensure!(lines.last() == Some(&"3"), "it was not built afterwards: {said}");
-    let staging = lines.iter().skip(1).take_while(|line| !line.is_empty()).count();
+    ensure!(
+        lines.last() == Some(&"3"),
+        "it was not built afterwards: {said}"
+    );
+    let staging = lines
+        .iter()
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .count();
     ensure!(staging == 0, "something was left in staging: {said}");
     Ok(())
 }

@@ -119,7 +119,11 @@ impl SandboxCommand {
 
     /// The caller's folders and files that the command may write to.
     pub fn outputs(&self) -> impl Iterator<Item = &Path> {
-        self.sandbox.binds.iter().filter(|bind| bind.writable).map(|bind| bind.host.as_path())
+        self.sandbox
+            .binds
+            .iter()
+            .filter(|bind| bind.writable)
+            .map(|bind| bind.host.as_path())
     }
 
     /// Runs the command to its end and keeps what it wrote.

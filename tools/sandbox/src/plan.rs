@@ -293,8 +293,11 @@ impl Ops {
             }
             let guest = folder.join(&name);
             let host = root.join(&guest);
-            let metadata = fs::symlink_metadata(&host)
-                .with_context(|| format!("cannot look at {}", host.display()))?;
+            // What the caller may not even look at (another user's FUSE mount, say)
+            // cannot be shown either.
+            let Ok(metadata) = fs::symlink_metadata(&host) else {
+                continue;
+            };
             let is_point = points.iter().any(|point| point.guest == guest);
             let below = points
                 .iter()

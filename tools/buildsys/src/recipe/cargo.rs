@@ -19,7 +19,7 @@ use crate::executor::{JobContext, run_logged};
 use crate::manifest::{Definitions, Linkage};
 use crate::project::Arch;
 use crate::sdk::Toolchain;
-use crate::store::{self, Entry, Key, KeyBuilder, Store};
+use crate::store::{self, Entry, Freed, Key, KeyBuilder, Store};
 use anyhow::{Context, Result, bail, ensure};
 use sandbox::{Network, Sandbox, Stdio};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -837,7 +837,6 @@ impl TargetFolder {
     fn open(cache: &Path, toolchain: &Toolchain, link: Linkage) -> Result<Self> {
         let name = format!("{}-{}", toolchain.key(), format!("{link:?}").to_lowercase());
         let path = cache.join(name);
-        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         let lock = store::lock_exclusive(&path.join("lock"))?;
         lock.set_modified(SystemTime::now())
             .with_context(|| format!("cannot note the use of {}", path.display()))?;
@@ -850,17 +849,47 @@ impl TargetFolder {
     }
 }
 
+/// Where target folders lie in the user's cache folder.
+pub fn targets_dir(cache: &Path) -> PathBuf {
+    cache.join("cargo-target")
+}
+
+/// Removes all target folders in `targets` that no running build uses.
+pub fn clean(targets: &Path) -> Result<Freed> {
+    remove_targets(targets, |_| true)
+}
+
 /// Removes target folders that have not been used for long.
-fn remove_old(cache: &Path) -> Result<()> {
-    let list = || format!("cannot list {}", cache.display());
-    for entry in fs::read_dir(cache).with_context(list)? {
+fn remove_old(targets: &Path) -> Result<()> {
+    let is_old = |lock: &Path| {
+        let used = fs::metadata(lock).and_then(|metadata| metadata.modified());
+        used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age > TARGET_AGE))
+    };
+    remove_targets(targets, is_old).map(drop)
+}
+
+fn remove_targets(targets: &Path, goes: impl Fn(&Path) -> bool) -> Result<Freed> {
+    let mut freed = Freed::default();
+    let list = || format!("cannot list {}", targets.display());
+    let entries = match fs::read_dir(targets) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(freed),
+        other => other.with_context(list)?,
+    };
+    for entry in entries {
         let folder = entry.with_context(list)?.path();
-        let used = fs::metadata(folder.join("lock")).and_then(|metadata| metadata.modified());
-        if used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age > TARGET_AGE)) {
-            store::remove_tree(&folder)?;
+        let lock = folder.join("lock");
+        if !goes(&lock) {
+            continue;
         }
+        let Some(_lock) = store::try_lock_exclusive(&lock)? else {
+            freed.in_use += 1;
+            continue;
+        };
+        freed.entries += 1;
+        freed.bytes += store::tree_size(&folder)?;
+        store::remove_tree(&folder)?;
     }
-    Ok(())
+    Ok(freed)
 }
 
 #[cfg(test)]
