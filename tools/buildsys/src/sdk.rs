@@ -236,7 +236,11 @@ fn wanted(path: &str) -> bool {
             // Licences are read by the inventory of what an image has.
             !UNWANTED.contains(&first) || path.ends_with("/copyright")
         }
-        None => true,
+        // Of Rust's sources only the library is ever compiled; its tools and
+        // tests are forty thousand files.
+        None => !path.strip_prefix("usr/src/rustc-").is_some_and(|rest| {
+            matches!(rest.split('/').nth(1), Some("compiler" | "src"))
+        }),
     }
 }
 
@@ -358,6 +362,9 @@ mod tests {
             ("usr/share/misc/magic", true),
             ("usr/share/dockerfile", true),
             ("usr/lib/locale/C.utf8/LC_CTYPE", true),
+            ("usr/src/rustc-1.96.1/library/core/src/lib.rs", true),
+            ("usr/src/rustc-1.96.1/src/tools/x.rs", false),
+            ("usr/src/rustc-1.96.1/compiler", false),
         ] {
             assert_eq!(wanted(path), expected, "{path}");
         }

@@ -289,9 +289,7 @@ fn for_each_tar_entry<E: From<Error>>(
         allowance: allowance.clone(),
     });
     allowance.set(MAX_HEADER);
-    let entries = archive.entries().map_err(read)?;
-    let mut entries = entries;
-    while let Some(entry) = entries.next() {
+    for entry in archive.entries().map_err(read)? {
         let mut entry = entry.map_err(read)?;
         allowance.set(u64::MAX);
         if let Some((path, kind)) = describe(&mut entry)? {

@@ -268,7 +268,7 @@ fn an_unreachable_mirror_is_named() {
         .unwrap()
         .port();
     let base = format!("http://127.0.0.1:{port}/debian");
-    let mirrors = Mirrors::at(&[base.clone()], "the test").unwrap();
+    let mirrors = Mirrors::at(std::slice::from_ref(&base), "the test").unwrap();
     let error = setting
         .fetcher_of(mirrors)
         .fetch_all(&[&archive("a", b"a")])

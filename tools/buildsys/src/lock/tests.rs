@@ -311,8 +311,10 @@ fn everything_asked_for_is_locked() {
     assert!(text_of(lock.package("kernel-amd64", Arch::Aarch64)).contains("run `bulkhead lock`"));
     assert_eq!(lock.toolchain("sdk", Arch::X86_64).unwrap().len(), 3);
     assert!(text_of(lock.toolchain("sdk", Arch::Aarch64)).contains("no toolchain sdk"));
-    // Nothing moved: nothing is written, nothing is said.
-    assert_eq!(setting.lock_all().unwrap(), (lock, Vec::new()));
+    // Nothing moved but the date: nothing is written, nothing is said.
+    setting.publish(&FIRST, NOW - DAY);
+    assert_eq!(setting.lock_all().unwrap(), (lock.clone(), Vec::new()));
+    assert_eq!(Lock::load(&setting.project()).unwrap(), lock);
 }
 
 #[test]

@@ -202,17 +202,20 @@ fn archives_of<'a>(lock: &'a Lock, wants: &[Want<'_>]) -> Result<Vec<&'a LockedA
     Ok(found)
 }
 
-/// Writes the new lock and says what is different.
+/// Writes the new lock and says what is different. When nothing but dates of
+/// indexes are, the old one stays, which spares its readers a change every day.
 fn replace(
     project: &Project,
     old: &Lock,
     newer: Lock,
     progress: &Progress,
 ) -> Result<(Lock, Vec<Change>)> {
-    let changes = old.changes(&newer);
-    if *old != newer {
-        newer.save(project)?;
+    let is_same = old.archives == newer.archives && old.toolchains == newer.toolchains;
+    if is_same && old.suites.keys().eq(newer.suites.keys()) {
+        return Ok((old.clone(), Vec::new()));
     }
+    newer.save(project)?;
+    let changes = old.changes(&newer);
     // Whole toolchains at once say nothing line by line.
     if !old.archives.is_empty() {
         for change in &changes {
