@@ -161,8 +161,11 @@ pub fn esp_files(
     ])
 }
 
-/// No menu: a host has nobody in front of it, and its editor stays closed.
-const LOADER_CONF: &str = "timeout 0\neditor no\nconsole-mode keep\n";
+/// No menu: a host has nobody in front of it, and its editor stays closed. Without
+/// entries of its own making systemd-boot gives up when there is no image, instead
+/// of showing a menu that offers nothing, and the fallback helper says why.
+const LOADER_CONF: &str =
+    "timeout 0\neditor no\nconsole-mode keep\nauto-entries no\nauto-firmware no\n";
 
 /// A fresh disk is on trial like any update: three tries, then a blessing.
 fn first_entry(version: &str) -> String {
