@@ -13,8 +13,10 @@ mod health;
 mod hostname;
 mod image;
 mod lockdown;
+mod power_button;
 mod storage;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -42,6 +44,11 @@ enum Command {
     BootDeadline,
     /// Say why the system cannot start, and restart it
     Emergency,
+    /// Power off when the power button is pressed
+    PowerButton {
+        /// Its event device
+        device: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -54,5 +61,6 @@ fn main() -> ExitCode {
         Command::BlessBoot => health::bless_boot(),
         Command::BootDeadline => health::boot_deadline(),
         Command::Emergency => emergency::run(),
+        Command::PowerButton { device } => power_button::run(&device),
     })
 }
