@@ -5,9 +5,8 @@ use crate::command::{Assignment, Command, Invocation};
 use crate::document;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::Write;
 
 /// Carries a command out; results go to `out`.
 pub fn run(invocation: &Invocation, out: &mut dyn Write) -> Result<()> {
@@ -120,17 +119,12 @@ fn commit_and_apply(client: &Client, tx: &str) -> Result<()> {
 /// A name that no other client uses at the same time.
 fn transaction(command: &str) -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    let mut random = [0u8; 16];
-    // In an empty root there is no /dev; time and process do then.
-    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
-    if read.is_err() {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |now| now.as_nanos());
-        random = (now ^ (u128::from(std::process::id()) << 96)).to_le_bytes();
-    }
+    // The keys of std's hashers come from the kernel, which needs no file: in an
+    // empty root there is no /dev.
+    let random = [(); 2].map(|()| RandomState::new().build_hasher().finish().to_le_bytes());
     let name: String = random
         .iter()
+        .flatten()
         .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]))
         .collect();
     format!("apiclient-{command}-{name}")

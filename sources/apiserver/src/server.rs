@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use nix::sys::stat::{Mode, umask};
 use std::convert::Infallible;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -41,21 +42,22 @@ impl Default for Limits {
     }
 }
 
-/// Makes the socket, for `root` and the group `group` only. It is there for
-/// clients only when this returns: made under another name, then renamed.
+/// Makes the socket, for its owner and the group `group` only. At no moment can
+/// anybody else connect.
 pub fn listen(path: &Path, group: Option<u32>) -> Result<UnixListener> {
-    let new = path.with_extension("new");
-    // Left over when we were killed; binding needs the name free.
-    let _ = fs::remove_file(&new);
-    let listener =
-        UnixListener::bind(&new).with_context(|| format!("make the socket {}", new.display()))?;
+    // Left over when we were killed; binding needs the name free. It is bound
+    // under its final name, for by that name SELinux labels it.
+    let _ = fs::remove_file(path);
+    let before = umask(Mode::from_bits_truncate(0o117));
+    let bound = UnixListener::bind(path);
+    umask(before);
+    let listener = bound.with_context(|| format!("make the socket {}", path.display()))?;
     if let Some(group) = group {
-        std::os::unix::fs::chown(&new, None, Some(group))
-            .with_context(|| format!("give {} to group {group}", new.display()))?;
+        std::os::unix::fs::chown(path, None, Some(group))
+            .with_context(|| format!("give {} to group {group}", path.display()))?;
     }
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o660))
-        .with_context(|| format!("set the mode of {}", new.display()))?;
-    fs::rename(&new, path).with_context(|| format!("put the socket at {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+        .with_context(|| format!("set the mode of {}", path.display()))?;
     Ok(listener)
 }
 

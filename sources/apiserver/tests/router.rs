@@ -203,7 +203,7 @@ async fn faulty_changes_name_the_key() {
             ),
             (
                 r#"PATCH /settings {"motd":1,"ntp":{"options":["a",2]},"kernel":{"lockdown":"x"}}"#,
-                "400 settings.motd: expected a text of at most 64 KiB (a string), got the number 1\n\
+                "400 settings.motd: expected a text of at most 64 KiB (a string), got the number 1; put it in quotes (with apiclient set: --json)\n\
                  settings.ntp.options: item 2: expected a text of one line (a string), got the number 2; put it in quotes (with apiclient set: --json)\n\
                  settings.kernel.lockdown: expected one of none, integrity, confidentiality",
             ),
@@ -242,7 +242,7 @@ async fn key_pairs() {
         ),
         (
             &["motd=42"],
-            "400 settings.motd: expected a text of at most 64 KiB (a string), got the number 42",
+            "400 settings.motd: expected a text of at most 64 KiB (a string), got the number 42; put it in quotes (with apiclient set: --json)",
         ),
     ] {
         let answer = machine

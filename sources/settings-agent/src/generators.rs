@@ -68,38 +68,19 @@ fn run(name: &str, root: &Path) -> Option<Value> {
     }
 }
 
-/// The name that a DHCP lease gives, or else one made from the machine's
-/// identity, so that no two machines are called the same.
+/// A name made from the machine's identity, so that it stays and no two machines
+/// have the same. There is no network yet that could be asked for a better one.
 fn hostname(root: &Path) -> Option<Value> {
-    let leased = || {
-        let leases = fs::read_dir(root.join("run/systemd/netif/leases")).ok()?;
-        let mut leases: Vec<_> = leases.flatten().map(|entry| entry.path()).collect();
-        leases.sort();
-        leases.into_iter().find_map(|lease| {
-            let text = fs::read_to_string(lease).ok()?;
-            let name = text
-                .lines()
-                .find_map(|line| line.strip_prefix("HOSTNAME="))?;
-            Some(name.trim_end_matches('.').to_ascii_lowercase())
-        })
+    let id = fs::read_to_string(root.join("etc/machine-id")).unwrap_or_default();
+    let name = match id.trim() {
+        "" => "localhost".to_string(),
+        id => {
+            // The identity itself is not to be shown to the network (machine-id(5)).
+            let digest = hex::encode(Sha256::digest(format!("bulkhead hostname {id}")));
+            format!("bulkhead-{}", &digest[..8])
+        }
     };
-    let from_identity = || {
-        let id = fs::read_to_string(root.join("etc/machine-id")).ok()?;
-        let id = id.trim();
-        // The identity itself is not to be shown to the network (machine-id(5)).
-        let digest = hex::encode(Sha256::digest(format!("bulkhead hostname {id}")));
-        (!id.is_empty()).then(|| format!("bulkhead-{}", &digest[..8]))
-    };
-    let is_valid = |name: &String| {
-        let key = settings::Key::from_parts(["network", "hostname"]);
-        let tree = Document::single(&key, name.as_str().into());
-        Document::from_value(&tree).is_ok()
-    };
-    leased()
-        .filter(is_valid)
-        .or_else(from_identity)
-        .or_else(|| Some("localhost".to_string()))
-        .map(Value::String)
+    Some(name.into())
 }
 
 #[cfg(test)]
@@ -134,19 +115,12 @@ mod tests {
 
     #[test]
     fn host_names() {
-        let lease = (
-            "run/systemd/netif/leases/2",
-            "ADDRESS=10.0.2.15\nHOSTNAME=Node-7.example.com.\n",
-        );
-        let bad_lease = ("run/systemd/netif/leases/2", "HOSTNAME=a_b\n");
         let id = ("etc/machine-id", "0123456789abcdef0123456789abcdef\n");
         let by_id = "bulkhead-8a7fff78";
         let before = "[settings.network]\nhostname = \"before\"";
         for (files, user, before, expected) in [
             (vec![], "", "", Some("localhost")),
             (vec![id], "", "", Some(by_id)),
-            (vec![id, lease], "", "", Some("node-7.example.com")),
-            (vec![id, bad_lease], "", "", Some(by_id)),
             (vec![id], "", before, Some(by_id)),
             (vec![id], before, before, None),
         ] {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::net::IpAddr;
 
 /// Takes the text out of a value, or says what it was instead.
-fn text<'v>(value: &'v Value, what: &str) -> Result<&'v str, String> {
+pub(crate) fn text<'v>(value: &'v Value, what: &str) -> Result<&'v str, String> {
     value.as_str().ok_or_else(|| {
         let hint = match value {
             // Typed by guess on the command line, where only JSON can say more.

@@ -1,7 +1,7 @@
 //! `settings.motd`.
 
 use crate::Scalar;
-use crate::model::describe;
+use crate::types::text;
 use serde_json::Value;
 
 /// A message of the day; more than one line, but not a book.
@@ -21,15 +21,11 @@ impl Scalar for Motd {
     const WHAT: &'static str = "a text of at most 64 KiB";
 
     fn check(value: &Value) -> Result<Self, String> {
-        match value.as_str() {
-            Some(text) if text.len() <= Self::LIMIT => Ok(Self(text.to_string())),
-            Some(_) => Err("longer than 64 KiB".into()),
-            None => Err(format!(
-                "expected {} (a string), got {}",
-                Self::WHAT,
-                describe(value)
-            )),
+        let text = text(value, Self::WHAT)?;
+        if text.len() > Self::LIMIT {
+            return Err("longer than 64 KiB".into());
         }
+        Ok(Self(text.to_string()))
     }
 
     fn value(&self) -> Value {
