@@ -279,7 +279,11 @@ fn make_folder(path: &Path, mode: u32, label: &str) -> Result<()> {
             std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
         })
         .with_context(|| format!("making the folder {}", path.display()))?;
-    sys::set_selinux_label(path, label)
+    // Writing it again would be a write to the disk in every boot.
+    match sys::selinux_label(path) {
+        Ok(Some(current)) if current == label => Ok(()),
+        _ => sys::set_selinux_label(path, label),
+    }
 }
 
 #[cfg(test)]
