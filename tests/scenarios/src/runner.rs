@@ -3,7 +3,6 @@
 use crate::stage::{Setup, Stage};
 use crate::{Scenario, Tier};
 use anyhow::{Context, Result};
-use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -91,7 +90,7 @@ fn run_one(setup: &Setup, scenario: &Scenario) -> Result<Outcome> {
             .with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let (cpu, clock) = (children_cpu(), Instant::now());
+    let (cpu, clock) = (setup.emulator.spent(), Instant::now());
     let mut stage = Stage::new(setup, folder.clone());
     let result = catch_unwind(AssertUnwindSafe(|| (scenario.run)(&mut stage)));
     let mut outcome = Outcome {
@@ -103,7 +102,7 @@ fn run_one(setup: &Setup, scenario: &Scenario) -> Result<Outcome> {
         },
         kept: None,
         notes: stage.take_notes(),
-        cpu: children_cpu() - cpu,
+        cpu: setup.emulator.spent() - cpu,
         shared: stage.shared(),
         budget: scenario.budget,
         wall: clock.elapsed().as_secs_f64(),
@@ -143,15 +142,4 @@ fn over_limit(scenarios: &[&'static Scenario], outcomes: &[Outcome]) -> Vec<Stri
             })
         })
         .collect()
-}
-
-/// Processor seconds of all child processes that have ended, theirs included.
-pub(crate) fn children_cpu() -> f64 {
-    // It fails for a bad argument only.
-    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0.0, |usage| {
-        let seconds = |time: nix::sys::time::TimeVal| {
-            time.tv_sec() as f64 + time.tv_usec() as f64 / 1_000_000.0
-        };
-        seconds(usage.user_time()) + seconds(usage.system_time())
-    })
 }

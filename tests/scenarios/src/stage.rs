@@ -1,7 +1,6 @@
 //! What a scenario works on.
 
 use crate::evidence::Journal;
-use crate::runner::children_cpu;
 use anyhow::{Context, Result};
 use boot_slots::layout::Role;
 use disk_image::authenticode::Signer;
@@ -179,7 +178,7 @@ impl<'a> Stage<'a> {
             fs::remove_dir_all(&saved)
                 .with_context(|| format!("cannot remove {}", saved.display()))?;
         }
-        let cpu = children_cpu();
+        let cpu = self.setup.emulator.spent();
         let (builder, _) = self.machine(Which::Twin, "first-boot")?;
         let machine = self.boot(&builder)?;
         let api = Api::at(&machine.api_socket());
@@ -190,7 +189,7 @@ impl<'a> Stage<'a> {
         // Written last: a folder without it is one that was not finished.
         fs::write(saved.join(KEY), key)
             .with_context(|| format!("cannot write {}", saved.join(KEY).display()))?;
-        self.shared += children_cpu() - cpu;
+        self.shared += self.setup.emulator.spent() - cpu;
         Ok(saved)
     }
 

@@ -1,12 +1,14 @@
 //! Programs of the emulator toolchain, run in its sandbox.
 
 use anyhow::{Context, Result, bail};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use sandbox::{Network, Sandbox, SandboxChild, Stdio};
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where the run's folder is seen inside the sandbox. Short, because the paths of
 /// Unix sockets are limited to 107 bytes.
@@ -20,6 +22,7 @@ pub struct Emulator {
     root: PathBuf,
     key: String,
     sandbox: Arc<dyn Fn() -> Sandbox + Send + Sync>,
+    spent: Arc<Mutex<f64>>,
 }
 
 impl fmt::Debug for Emulator {
@@ -42,12 +45,24 @@ impl Emulator {
             root: root.to_path_buf(),
             key: key.to_string(),
             sandbox: Arc::new(sandbox),
+            spent: Arc::default(),
         }
     }
 
     /// What identifies the toolchain's content.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Processor seconds of all programs and machines that were run with this and
+    /// have ended.
+    pub fn spent(&self) -> f64 {
+        *self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to what was spent.
+    pub(crate) fn spend(&self, seconds: f64) {
+        *self.spent.lock().unwrap_or_else(PoisonError::into_inner) += seconds;
     }
 
     /// A file of the toolchain, by its path from `/` on.
@@ -79,10 +94,12 @@ impl Emulator {
         for (outside, inside) in readable {
             sandbox = sandbox.read_only(*outside, *inside);
         }
+        let before = ended_children();
         let output = sandbox
             .command(program, arguments)
             .output()
             .with_context(|| format!("cannot run {program} of the emulator toolchain"))?;
+        self.spend(ended_children() - before);
         if !output.status.success() {
             bail!(
                 "{program} {} failed ({}): {}",
@@ -117,6 +134,15 @@ impl Emulator {
             .stderr(Stdio::File(copy))
             .spawn()
     }
+}
+
+/// Processor seconds of this process's children that have ended, theirs included.
+fn ended_children() -> f64 {
+    // It fails for a bad argument only.
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0.0, |usage| {
+        let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+        seconds(usage.user_time()) + seconds(usage.system_time())
+    })
 }
 
 /// How [`Emulator::spawn`] starts a program.

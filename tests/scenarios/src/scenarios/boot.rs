@@ -30,7 +30,7 @@ pub(crate) fn clean_boot(stage: &mut Stage<'_>) -> Result<()> {
 
 /// What every boot with nothing wrong leaves in the journal, and what it does not.
 pub(crate) fn check_clean(journal: &Journal) -> Result<()> {
-    journal.require("Secure Boot is enabled")?;
+    journal.require("Secure boot enabled")?;
     journal.require("Successfully loaded SELinux policy")?;
     journal.forbid("avc:  denied")?;
     journal.forbid("Failed with result")?;
