@@ -73,6 +73,7 @@ fn decompress(bytes: &[u8]) -> Result<Vec<u8>, Faults> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::properties;
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use proptest::prelude::*;
@@ -148,9 +149,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read(bytes.clone());
-            let _ = read([&[0x1f, 0x8b][..], &bytes].concat());
-            let _ = read(gzip(&bytes));
+            properties::user_data(&bytes);
+            properties::user_data(&[&[0x1f, 0x8b][..], &bytes].concat());
+            properties::user_data(&gzip(&bytes));
         }
     }
 }

@@ -12,6 +12,8 @@
 
 pub mod document;
 mod fat;
+#[doc(hidden)]
+pub mod properties;
 pub mod sources;
 
 use api_types::{Outcome, UserDataFault, UserDataReport, UserDataSource};

@@ -324,6 +324,7 @@ fn line_at(text: &str, offset: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::properties;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -627,38 +628,19 @@ mod tests {
     proptest! {
         #[test]
         fn any_tree_is_taken_or_refused(tree in value()) {
-            let (document, faults) = Document::salvage(&tree);
-            // What was taken is valid, and takes part in everything.
-            prop_assert_eq!(Document::from_value(&document.to_value()), Ok(document.clone()));
-            prop_assert_eq!(Document::from(&document.settings()), document.clone());
-            for key in document.keys() {
-                prop_assert!(document.get(&key).is_some());
-                prop_assert_eq!(key.to_string().parse::<Key>(), Ok(key.clone()));
-            }
-            if faults.is_empty() {
-                let mut emptied = document.clone();
-                emptied.unset(&Key::root());
-                prop_assert!(emptied.is_empty());
-            }
+            properties::tree_of_settings(&tree);
         }
 
         #[test]
         fn any_text_is_taken_or_refused(text in "(\\[settings(\\.[a-z\"']{0,3})?\\]\n?)?(\\PC|[\n\"'\\[\\]{}=.,#]){0,60}") {
-            if let Err(faults) = Document::from_toml(&text) {
-                prop_assert!(!faults.is_empty());
-                let lines = text.lines().count().max(1) + 1;
-                for fault in faults.iter() {
-                    prop_assert!(fault.line.is_none_or(|line| (1..=lines).contains(&line)));
-                }
-            }
+            properties::toml(text.as_bytes());
         }
 
         #[test]
-        fn what_is_written_as_toml_reads_back(tree in value()) {
-            let (document, _) = Document::salvage(&tree);
-            let text = toml::to_string(&json!({ "settings": document.to_value() }))
-                .expect("settings are TOML");
-            prop_assert_eq!(Document::from_toml(&text), Ok(Some(document)));
+        fn any_bytes_are_taken_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            properties::toml(&bytes);
+            properties::json(&bytes);
+            properties::key(&bytes);
         }
     }
 }

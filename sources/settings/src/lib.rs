@@ -22,6 +22,8 @@ pub mod groups;
 mod key;
 pub mod limits;
 mod model;
+#[doc(hidden)]
+pub mod properties;
 pub mod types;
 
 pub use document::{Document, leaves};
