@@ -27,7 +27,7 @@ pub fn demote(
     let device = disk
         .device(Role::Esp)
         .ok_or_else(|| Failure::plain("the disk has no EFI system partition"))?;
-    kernel_modules::load(kernel_modules::ESP_LIST);
+    kernel_modules::load(kernel_modules::ESP_LIST, || false);
     let esp = Path::new(MOUNT_POINT);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount_new(&device.display().to_string(), "vfat", esp, flags, OPTIONS)?;

@@ -69,37 +69,43 @@ impl FoundSlot {
 pub fn wait_for_slot(root_hash: &RootHash) -> Result<FoundSlot, Failure> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let mut seen = Vec::new();
-        for name in disk_names() {
-            match open(&name) {
-                Ok((device, table)) => match find_slot(&device, &table, root_hash) {
-                    Ok((slot, superblock)) if has_devices(&name, &table, slot) => {
-                        let disk = Disk { name, table };
-                        return Ok(FoundSlot {
-                            disk,
-                            slot,
-                            superblock,
-                        });
-                    }
-                    Ok(_) => seen.push(format!("{name}: its partitions have no devices yet")),
-                    Err(contents) => seen.push(format!("{name}: {contents}")),
-                },
-                Err(reason) => seen.push(format!("{name}: {reason}")),
+        match find_now(root_hash) {
+            Ok(found) => return Ok(found),
+            Err(seen) if Instant::now() >= deadline => {
+                return Err(Failure::new(
+                    format!("no slot holds the image with root hash {root_hash}; found"),
+                    seen,
+                ));
             }
+            Err(_) => std::thread::sleep(PAUSE),
         }
-        if Instant::now() >= deadline {
-            let seen = if seen.is_empty() {
-                "no disk at all".to_string()
-            } else {
-                seen.join("; ")
-            };
-            return Err(Failure::new(
-                format!("no slot holds the image with root hash {root_hash}; found"),
-                seen,
-            ));
-        }
-        std::thread::sleep(PAUSE);
     }
+}
+
+/// Looks once; if no disk has the slot, returns what the disks have instead.
+pub fn find_now(root_hash: &RootHash) -> Result<FoundSlot, String> {
+    let mut seen = Vec::new();
+    for name in disk_names() {
+        match open(&name) {
+            Ok((device, table)) => match find_slot(&device, &table, root_hash) {
+                Ok((slot, superblock)) if has_devices(&name, &table, slot) => {
+                    let disk = Disk { name, table };
+                    return Ok(FoundSlot {
+                        disk,
+                        slot,
+                        superblock,
+                    });
+                }
+                Ok(_) => seen.push(format!("{name}: its partitions have no devices yet")),
+                Err(contents) => seen.push(format!("{name}: {contents}")),
+            },
+            Err(reason) => seen.push(format!("{name}: {reason}")),
+        }
+    }
+    if seen.is_empty() {
+        seen.push("no disk at all".to_string());
+    }
+    Err(seen.join("; "))
 }
 
 /// The first disk that has a state partition.

@@ -14,10 +14,12 @@ pub const ESP_LIST: &str = "/modules/esp-order";
 /// `MODULE_INIT_COMPRESSED_FILE`: the kernel unpacks the file itself.
 const COMPRESSED_FILE: i32 = 4;
 
-/// Loads the modules of a list. A module that does not load is reported and no
+/// Loads the modules of a list until `is_enough` says so, which is asked after each:
+/// checking a module's signature takes time, and a list has drivers for disks that
+/// this machine does not have. A module that does not load is reported and no
 /// more: some belong to processors that this one is not, and whatever is missing
 /// in the end is noticed by the step that needs it.
-pub fn load(list: &str) {
+pub fn load(list: &str, mut is_enough: impl FnMut() -> bool) {
     let names = match fs::read_to_string(list) {
         Ok(names) => names,
         Err(error) => return log::warn(&format!("cannot read {list}: {error}")),
@@ -29,7 +31,17 @@ pub fn load(list: &str) {
             Ok(()) | Err(Errno::ENODEV | Errno::EEXIST) => {}
             Err(error) => log::warn(&format!("cannot load kernel module {name}: {error}")),
         }
+        if is_enough() {
+            return;
+        }
     }
+}
+
+/// Whether the kernel can open and mount a root.
+pub fn can_open_root() -> bool {
+    let file_systems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    file_systems.split_whitespace().any(|name| name == "erofs")
+        && Path::new("/sys/module/dm_verity").exists()
 }
 
 fn insert(path: &Path) -> Result<(), Errno> {

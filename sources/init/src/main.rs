@@ -44,9 +44,14 @@ fn boot(restart: &mut Restart) -> Result<std::convert::Infallible, Failure> {
     mounts::prepare_initrd()?;
     log::mark("init started");
     let command_line = CommandLine::read()?;
-    kernel_modules::load(kernel_modules::BOOT_LIST);
-
-    let found = match disks::wait_for_slot(&command_line.root_hash) {
+    let mut found = None;
+    kernel_modules::load(kernel_modules::BOOT_LIST, || {
+        if kernel_modules::can_open_root() {
+            found = disks::find_now(&command_line.root_hash).ok();
+        }
+        found.is_some()
+    });
+    let found = match found.map_or_else(|| disks::wait_for_slot(&command_line.root_hash), Ok) {
         Ok(found) => found,
         Err(failure) => {
             // The disk's record still counts the boot, so that restarting ends.
