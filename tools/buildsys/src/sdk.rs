@@ -2,7 +2,7 @@
 //!
 //! A toolchain is a set of locked Debian archives unpacked into one entry of the
 //! store. Maintainer scripts are not run; what the few that matter would have
-//! done is [`fix_up`], and nothing else. [`Toolchain::sandbox`] is how
+//! done is `fix_up`, and nothing else. [`Toolchain::sandbox`] is how
 //! everything runs in one.
 
 use crate::fetch::Fetcher;

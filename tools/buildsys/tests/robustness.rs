@@ -11,7 +11,7 @@ use buildsys::store::{Entry, Key, KeyBuilder, Store};
 use sandbox::{Network, Sandbox};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Mutex;
@@ -51,7 +51,11 @@ fn main() -> ExitCode {
 
 type Test = fn() -> Result<()>;
 
-const TESTS: [(&str, Test); 3] = [
+const TESTS: [(&str, Test); 4] = [
+    (
+        "two_builds_at_once_share_their_work",
+        two_builds_at_once_share_their_work,
+    ),
     (
         "a_killed_build_is_as_if_it_had_not_been",
         a_killed_build_is_as_if_it_had_not_been,
@@ -109,6 +113,13 @@ fn build(folder: &Path) -> Result<()> {
 
 /// Writes some files by a shell in a sandbox, and takes a moment over it.
 fn step(context: &JobContext, name: &str, inputs: &[Entry], staging: &Path) -> Result<()> {
+    let steps = context.log().with_file_name("steps");
+    fs::create_dir_all(steps.with_file_name(""))?;
+    fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&steps)?
+        .write_all(b"step\n")?;
     let mut sandbox = Sandbox::new(Path::new("/"))
         .env("PATH", "/usr/bin:/bin")
         .writable(staging, "/out");
@@ -179,6 +190,23 @@ fn entries(folder: &Path) -> Result<BTreeMap<String, Key>> {
 
 fn leftovers(folder: &Path) -> Result<usize> {
     Ok(fs::read_dir(folder.join("store/staging"))?.count())
+}
+
+fn two_builds_at_once_share_their_work() -> Result<()> {
+    for _ in 0..5 {
+        let folder = tempfile::tempdir()?;
+        let mut builds = [start(folder.path())?, start(folder.path())?];
+        for build in &mut builds {
+            let said = wait_for_silence(build)?;
+            ensure!(build.wait()?.success(), "one of two builds failed: {said}");
+        }
+        let steps = fs::read_to_string(folder.path().join("logs/steps"))?
+            .lines()
+            .count();
+        ensure!(steps == 3, "two builds of three entries took {steps} steps");
+        ensure!(entries(folder.path())?.len() == 3 && leftovers(folder.path())? == 0);
+    }
+    Ok(())
 }
 
 fn a_killed_build_is_as_if_it_had_not_been() -> Result<()> {

@@ -11,9 +11,9 @@
 //! ends: the first process of the PID namespace watches a pipe whose other end
 //! only the starter holds, and when that process ends the kernel kills the rest.
 //!
-//! Start reading at [`SandboxCommand::spawn`]; [`plan`](self) describes the
-//! mounts as data, `child` is all that runs between clone and exec and the only
-//! place with much unsafe code. What lies in the toolchain is the caller's
+//! Start reading at [`SandboxCommand::spawn`]; `plan` describes the mounts as
+//! data, `child` is all that runs between clone and exec and the only place with
+//! much unsafe code. What lies in the toolchain is the caller's
 //! business, and so is what to do about a step that fails.
 
 // The namespaces are made by a clone whose child must do all its set-up by bare

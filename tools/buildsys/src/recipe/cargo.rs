@@ -7,7 +7,7 @@
 //! 1. [`Source::read`] takes what the programs reach out of the workspace: their
 //!    folders, manifests without test dependencies, the part of Cargo.lock that
 //!    counts. Its hash is what a set's key is made of.
-//! 2. [`vendor`] lets the user's cargo fetch the crates of exactly that lock, with
+//! 2. `vendor` lets the user's cargo fetch the crates of exactly that lock, with
 //!    the user's settings, into a store entry.
 //! 3. [`ProgramSet::build`] compiles offline in a sandbox that sees nothing but 1,
 //!    2 and a target folder.
@@ -740,12 +740,8 @@ fn run_vendor(context: &JobContext, work: &Path, staging: &Path) -> Result<Strin
             sandbox = sandbox.env(name, value);
         }
     }
-    for variable in ["RUSTUP_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
-        if let Some(path) = env::var_os(variable).map(PathBuf::from)
-            && (path.starts_with("/tmp") || path.starts_with("/run"))
-        {
-            sandbox = sandbox.read_only(&path, &path);
-        }
+    for path in hidden_folders(&cargo_home) {
+        sandbox = sandbox.read_only(&path, &path);
     }
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let crates = staging.join("crates");
@@ -784,6 +780,31 @@ fn run_vendor(context: &JobContext, work: &Path, staging: &Path) -> Result<Strin
         .to_str()
         .context("the cache folder's path is not UTF-8")?;
     Ok(text.replace(here, "/vendor/crates"))
+}
+
+/// What the user's cargo reads from places that a sandbox has folders of its own
+/// at: a home in /tmp, say.
+fn hidden_folders(cargo_home: &Path) -> BTreeSet<PathBuf> {
+    let variables = ["HOME", "RUSTUP_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+    let mut paths: Vec<PathBuf> = variables
+        .into_iter()
+        .filter_map(env::var_os)
+        .map(PathBuf::from)
+        .collect();
+    paths.extend(env::var_os("PATH").iter().flat_map(env::split_paths));
+    // Cargo, when it is running us, and the libraries beside it.
+    if let Some(toolchain) = env::var_os("CARGO")
+        .and_then(|cargo| Some(Path::new(&cargo).parent()?.parent()?.to_owned()))
+    {
+        paths.push(toolchain);
+    }
+    let is_hidden = |path: &PathBuf| {
+        (path.starts_with("/tmp") || path.starts_with("/run")) && path.components().count() > 2
+    };
+    paths
+        .into_iter()
+        .filter(|path| is_hidden(path) && path.exists() && path != cargo_home)
+        .collect()
 }
 
 /// Cargo drops from a lock what a smaller workspace does not need. Anything else
