@@ -54,7 +54,10 @@ pub fn run(args: Args) -> Result<()> {
         );
     }
     if report.in_use > 0 {
-        println!("kept {} that a running build uses", report.in_use);
+        println!(
+            "kept {} that a running build or machine uses",
+            report.in_use
+        );
     }
     println!("{} freed", progress::size(report.bytes));
     Ok(())
@@ -67,10 +70,20 @@ fn clean(project: &Project, all: bool) -> Result<Report> {
         in_use: 0,
     };
     let (build, cache) = (project.build_dir(), project.cache_dir());
+    // A running machine or scenario holds the lock of its folder.
+    for (part, lock) in [("run", "run.lock"), ("scenarios", "scenarios/lock")] {
+        if build.join(part).exists() {
+            match store::try_lock_exclusive(&build.join(lock))? {
+                Some(_lock) => report.remove("machines", &build.join(part))?,
+                None => report.in_use += 1,
+            }
+        }
+    }
     for (what, part) in [
         ("images", "images"),
         ("logs", "logs"),
-        ("machines' files", "run"),
+        ("measurements", "bench"),
+        ("second builds", "verify"),
     ] {
         report.remove(what, &build.join(part))?;
     }
@@ -191,6 +204,23 @@ mod tests {
             in_use: 0,
         };
         assert_eq!(clean(&project, true).unwrap(), nothing);
+    }
+
+    #[test]
+    fn a_running_machines_files_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let project = project(folder.path());
+        let build = project.build_dir();
+        for (part, lock) in [("run", "run.lock"), ("scenarios", "scenarios/lock")] {
+            fs::create_dir_all(build.join(part)).unwrap();
+            fs::write(build.join(part).join("disk.img"), [0; 9]).unwrap();
+            let lock = store::lock_exclusive(&build.join(lock)).unwrap();
+            assert_eq!(clean(&project, true).unwrap().in_use, 1, "{part}");
+            assert!(build.join(part).join("disk.img").exists());
+            drop(lock);
+            clean(&project, false).unwrap();
+            assert!(!build.join(part).exists());
+        }
     }
 
     #[test]
