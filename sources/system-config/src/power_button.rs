@@ -28,7 +28,7 @@ pub fn run(device: &Path) -> Result<()> {
     loop {
         events.read_exact(&mut event).with_context(reading)?;
         if is_press(&event) {
-            sysutil::console::say("bulkhead: power button pressed, powering off");
+            sysutil::console::say("power button pressed, powering off");
             return sysutil::process::run(Command::new("/usr/bin/systemctl").arg("poweroff"))
                 .map(drop)
                 .context("cannot power off");

@@ -33,6 +33,7 @@ pub struct Plan<'a> {
     arch: Arch,
     packages: Vec<PlannedPackage<'a>>,
     programs: Vec<PlannedPrograms>,
+    content: Key,
     key: Key,
 }
 
@@ -86,13 +87,12 @@ impl<'a> Plan<'a> {
             .map(|package| PlannedPackage::new(package, arch, lock, &programs))
             .collect::<Result<_>>()?;
 
-        let mut key = KeyBuilder::new("image")
+        let mut key = KeyBuilder::new("content")
             .field("recipe", RECIPE_VERSION)
             .field("variant", variant.name.as_str())
             .field("arch", arch.as_str())
             .field("version", &project.config.release.version)
             .field("kernel", format!("{:?}", variant.manifest.kernel))
-            .field("signing", keys.fingerprint())
             .key("toolchain", &toolchain_key);
         for file in &variant.manifest.variant.defaults {
             key = key.file(file, &definitions.variants_folder().join(file))?;
@@ -100,7 +100,17 @@ impl<'a> Plan<'a> {
         for planned in &packages {
             key = key.key(planned.package.name().as_str(), &planned.key);
         }
-        Ok(Self { variant, arch, packages, programs, key: key.finish() })
+        let content = key.finish();
+        let key = KeyBuilder::new("image")
+            .key("content", &content)
+            .field("signing", keys.fingerprint())
+            .finish();
+        Ok(Self { variant, arch, packages, programs, content, key })
+    }
+
+    /// The key of all that is in the image, which does not depend on signing keys.
+    pub fn content(&self) -> &Key {
+        &self.content
     }
 
     /// The key of the image.

@@ -15,6 +15,7 @@ mod verify;
 mod vm;
 
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Builds Bulkhead images, boots them, and looks after what they are made from.
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
     {
         return exit_code(test_vm::services::run(&arguments.collect::<Vec<_>>()));
     }
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(without_separator(std::env::args_os().collect()));
     let run = || match cli.verb {
         Verb::Build(args) => build::run(args),
         Verb::Lock(args) => lock::run(args),
@@ -70,6 +71,14 @@ fn main() -> ExitCode {
         Verb::Clean(args) => clean::run(args),
     };
     exit_code(buildsys::signals::install().and_then(|()| run()))
+}
+
+/// cargo-make hands on the `--` that stands before the tool's own arguments.
+fn without_separator(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.get(2).is_some_and(|argument| argument == "--") {
+        arguments.remove(2);
+    }
+    arguments
 }
 
 fn exit_code(done: anyhow::Result<()>) -> ExitCode {

@@ -7,7 +7,7 @@ use serde_json::json;
 use test_vm::api::Api;
 use test_vm::probe::Probe;
 
-const TIME_SERVICE: &str = "chrony.service";
+const TIME_SERVICE: &str = "chronyd.service";
 
 /// Settings set by the API restart their unit once and are there after a reboot.
 pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {

@@ -39,6 +39,8 @@ pub struct Ingredients<'a> {
     pub version: &'a str,
     /// The key of all inputs.
     pub key: &'a str,
+    /// The key of all inputs but the signing keys.
+    pub content: &'a str,
     /// Each package with its built tree and, from Debian, what it was taken from.
     pub packages: Vec<BuiltPackage<'a>>,
     /// Where the steps run.
@@ -136,7 +138,7 @@ impl Ingredients<'_> {
     }
 
     fn build_id(&self) -> &str {
-        let digest = self.key.rsplit('-').next().unwrap_or(self.key);
+        let digest = self.content.rsplit('-').next().unwrap_or(self.content);
         &digest[..digest.len().min(8)]
     }
 
@@ -215,6 +217,7 @@ impl Ingredients<'_> {
             let text = toml::to_string(&table).with_context(|| format!("cannot write {name}"))?;
             root.add_file(&format!("{SHARE}/{name}"), text.into_bytes(), 0o644)?;
         }
+        add_trust_store(root)?;
         let inventory = serde_json::to_vec_pretty(&serde_json::json!({ "Content": self.package_lines() }))
             .context("cannot write the inventory")?;
         root.add_file(&format!("{SHARE}/application-inventory.json"), inventory, 0o644)?;
@@ -376,6 +379,25 @@ impl Ingredients<'_> {
         lines.dedup();
         lines
     }
+}
+
+/// Folder of the certificates, each a file.
+const CERTIFICATES: &str = "usr/share/ca-certificates/";
+
+/// Joins the certificates of public authorities into the one file that programs
+/// read.
+fn add_trust_store(root: &mut Rootfs) -> Result<()> {
+    let mut bundle = Vec::new();
+    for (_, entry) in root.iter().filter(|(path, _)| path.starts_with(CERTIFICATES)) {
+        if let Some(certificate) = entry.read()? {
+            bundle.extend(certificate);
+            if !bundle.ends_with(b"\n") {
+                bundle.push(b'\n');
+            }
+        }
+    }
+    root.remove(|path| path.starts_with(CERTIFICATES) || path == CERTIFICATES.trim_end_matches('/'));
+    root.add_file(&format!("{SHARE}/ca-certificates.crt"), bundle, 0o644)
 }
 
 /// The package whose policy files come first.

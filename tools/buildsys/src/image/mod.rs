@@ -90,6 +90,7 @@ pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> 
         arch: request.arch,
         version: &project.config.release.version,
         key: plan.key().as_str(),
+        content: plan.content().as_str(),
         packages: built.packages,
         toolchain: &built.toolchain,
         keys: &keys,
