@@ -234,26 +234,29 @@ impl<'a> Stage<'a> {
         to: &str,
     ) -> Result<()> {
         let target = folder.join(to);
-        fs::create_dir_all(&target)
-            .with_context(|| format!("cannot create {}", target.display()))?;
+        // debugfs copies what lies in the folder to a folder of the same name,
+        // which must not be there yet.
+        const STAGING: &str = "dumped";
+        let staging = folder.join(STAGING);
         for candidate in candidates {
-            // debugfs copies what lies in the folder to a folder of the same name.
-            let request = format!("rdump {candidate} .");
+            fs::create_dir_all(&staging)
+                .with_context(|| format!("cannot create {}", staging.display()))?;
+            let request = format!("rdump {candidate} {STAGING}");
             self.setup
                 .emulator
                 .run(folder, "debugfs", &["-R", &request, image])?;
             let name = Path::new(candidate).file_name().unwrap_or_default();
-            let dumped = folder.join(name);
-            if dumped.is_dir()
-                && dumped
-                    .read_dir()
-                    .is_ok_and(|mut entries| entries.next().is_some())
-            {
-                if dumped != target {
-                    fs::remove_dir(&target)
-                        .and_then(|()| fs::rename(&dumped, &target))
-                        .with_context(|| format!("cannot move {}", dumped.display()))?;
-                }
+            let dumped = staging.join(name);
+            let has_files = dumped
+                .read_dir()
+                .is_ok_and(|mut entries| entries.next().is_some());
+            if has_files {
+                fs::rename(&dumped, &target)
+                    .with_context(|| format!("cannot move {}", dumped.display()))?;
+            }
+            fs::remove_dir_all(&staging)
+                .with_context(|| format!("cannot remove {}", staging.display()))?;
+            if has_files {
                 return Ok(());
             }
         }
