@@ -63,7 +63,11 @@ mod tests {
             (TYPE_KEY, 30, PRESSED, false),
             (0, CODE_POWER, PRESSED, false),
         ] {
-            assert_eq!(is_press(&event(kind, code, value)), expected, "{kind} {code} {value}");
+            assert_eq!(
+                is_press(&event(kind, code, value)),
+                expected,
+                "{kind} {code} {value}"
+            );
         }
     }
 }
