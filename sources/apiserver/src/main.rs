@@ -6,6 +6,7 @@ use settings_agent::{Host, Systemd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The group that may use the API. Host containers and operators know it by
 /// its number.
@@ -47,7 +48,11 @@ async fn serve(arguments: Arguments, app: App) -> Result<()> {
         sysutil::console::say("API ready");
     }
     tokio::spawn(app.clone().apply_as_wanted());
-    server::serve(listener, app, server::Limits::default()).await;
+    let mut terminate = signal(SignalKind::terminate()).context("listen for the signal to end")?;
+    let stop = async move {
+        terminate.recv().await;
+    };
+    server::serve(listener, app, server::Limits::default(), stop).await;
     Ok(())
 }
 

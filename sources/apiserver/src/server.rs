@@ -61,11 +61,28 @@ pub fn listen(path: &Path, group: Option<u32>) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves connections for ever.
-pub async fn serve(listener: UnixListener, app: App, limits: Limits) {
+/// Serves connections until `stop` is ready, then lets those that are being
+/// answered end: the answer to a request for a reboot must not be lost to the
+/// reboot.
+pub async fn serve(
+    listener: UnixListener,
+    app: App,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
     let places = Arc::new(Semaphore::new(limits.connections));
+    tokio::select! {
+        () = accept(&listener, &places, app, limits) => {}
+        () = stop => {}
+    }
+    let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
+    // A client that keeps its connection open does not hold up the end.
+    let _ = tokio::time::timeout(LAST_ANSWERS, places.acquire_many(all)).await;
+}
+
+async fn accept(listener: &UnixListener, places: &Arc<Semaphore>, app: App, limits: Limits) {
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+        let Ok(place) = Arc::clone(places).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
@@ -84,6 +101,9 @@ pub async fn serve(listener: UnixListener, app: App, limits: Limits) {
         }
     }
 }
+
+/// Time that connections have to end after the server was told to stop.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 async fn connection(stream: UnixStream, app: App, limits: Limits) {
     let service = service_fn(move |request| {

@@ -43,7 +43,7 @@ impl Running {
                 let listener = server::listen(&path, None).unwrap();
                 tokio::spawn(app.clone().apply_as_wanted());
                 sender.send(()).unwrap();
-                server::serve(listener, app, limits).await;
+                server::serve(listener, app, limits, std::future::pending()).await;
             });
         });
         ready.recv().unwrap();
