@@ -63,6 +63,13 @@ pub struct Scenario {
 /// Every scenario, in the order in which they are run.
 pub const ALL: &[Scenario] = &[
     Scenario {
+        name: "twin-differs-by-the-door",
+        about: "the dev twin differs from its variant by the dev door alone",
+        tier: Tier::One,
+        budget: 20.0,
+        run: scenarios::twin::differs_by_the_door,
+    },
+    Scenario {
         name: "clean-boot",
         about: "firmware to boot complete: Secure Boot, SELinux enforcing, no failed unit, power-off",
         tier: Tier::One,
@@ -171,7 +178,7 @@ pub const ALL: &[Scenario] = &[
         name: "commit-power-cut",
         about: "every flush of a disk that settings are committed to holds an old or a new document",
         tier: Tier::One,
-        budget: 90.0,
+        budget: 70.0,
         run: scenarios::power_cut::replay,
     },
     Scenario {

@@ -6,6 +6,7 @@ pub(crate) mod power_cut;
 pub(crate) mod settings;
 pub(crate) mod slots;
 pub(crate) mod state;
+pub(crate) mod twin;
 pub(crate) mod user_data;
 
 use anyhow::Result;

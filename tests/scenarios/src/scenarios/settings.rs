@@ -7,14 +7,21 @@ use serde_json::json;
 use test_vm::api::Api;
 use test_vm::probe::Probe;
 
-const TIME_SERVICE: &str = "chronyd.service";
+/// Restarted when the name of the host changes, and by nothing else here.
+const NAME_SERVICE: &str = "set-hostname.service";
+/// None of the settings below is its business.
+const OTHER_SERVICE: &str = "kernel-variables.service";
 
 /// Settings set by the API restart their unit once and are there after a reboot.
 pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
     let (_, disk, mut machine) = stage.booted()?;
     let api = Api::at(&machine.api_socket());
     let defaults = api.get("/settings")?;
-    let wanted = json!({"motd": "set by a scenario", "ntp": {"time-servers": ["192.0.2.1"]}});
+    let wanted = json!({
+        "motd": "set by a scenario",
+        "ntp": {"time-servers": ["192.0.2.1"]},
+        "network": {"hostname": "scenario-host"},
+    });
     set(&api, &wanted)?;
     let after = api.get("/settings")?;
     let socket = machine.probe_socket();
@@ -33,7 +40,7 @@ pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
             rendered(path, text)
         })?;
     }
-    for key in ["motd", "ntp"] {
+    for key in ["motd", "ntp", "network"] {
         ensure!(
             after[key] != defaults[key],
             "settings.{key} did not change: {}",
@@ -49,7 +56,7 @@ pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
         machine.resets()
     );
     let again = api.get("/settings")?;
-    for key in ["motd", "ntp"] {
+    for key in ["motd", "ntp", "network"] {
         ensure!(
             again[key] == after[key],
             "settings.{key} was {} and is {}",
@@ -65,12 +72,17 @@ pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
     }
     stage.power_off(machine)?;
     let journal = stage.journal(&disk)?;
-    // Each boot starts it once; the change restarts it once more.
-    let starts = journal.starts_of(TIME_SERVICE);
-    ensure!(
-        starts == journal.boots() + 1,
-        "{TIME_SERVICE} was started {starts} times in {} boots with one change between",
-        journal.boots()
-    );
+    // Each boot starts them once; the change restarts what reads it once more.
+    for (unit, expected) in [
+        (NAME_SERVICE, journal.boots() + 1),
+        (OTHER_SERVICE, journal.boots()),
+    ] {
+        let starts = journal.starts_of(unit);
+        ensure!(
+            starts == expected,
+            "{unit} was started {starts} times instead of {expected}: {} boots with one change",
+            journal.boots()
+        );
+    }
     Ok(())
 }
