@@ -7,7 +7,7 @@ use api_types::{Outcome, UserDataReport};
 use early_boot::Source;
 use settings::Document;
 use settings_store::files::{Files, Folder};
-use settings_store::{Change, Opened, Store};
+use settings_store::{Opened, Store};
 use std::fs;
 use std::path::Path;
 
@@ -20,8 +20,14 @@ pub struct Booted {
 /// Brings settings up: populate from user data, generate, commit, apply.
 pub fn boot(host: &Host, sources: &[Box<dyn Source>]) -> Result<Booted> {
     let mut store = open_store(host)?;
-    populate(host, &mut store, sources)?;
-    generate(host, &mut store);
+    let user_data = populate(host, &store, sources)?;
+    let generated = generate(host, &store, user_data.as_ref());
+    if let Err(error) = store.commit_boot(user_data.as_ref(), generated) {
+        host.alarm(&format!(
+            "settings of this boot were not stored: {:#}",
+            anyhow::Error::from(error)
+        ));
+    }
     host.render_all(&store.effective());
     Ok(Booted { store })
 }
@@ -53,38 +59,34 @@ fn open_store(host: &Host) -> Result<Store<Folder>> {
     Ok(store)
 }
 
-/// Takes user data, once in a machine's life. A document that was refused is
-/// looked at again at the next boot, unless somebody has set something since:
+/// What user data asks for, or `None` if it was taken before or has to be looked
+/// at again.
+///
+/// It is taken once in a machine's life. A document that was refused is looked
+/// at again at the next boot, unless somebody has set something since:
 /// correcting the document and rebooting is enough, and never undoes a change.
 fn populate<F: Files>(
     host: &Host,
-    store: &mut Store<F>,
+    store: &Store<F>,
     sources: &[Box<dyn Source>],
-) -> Result<()> {
-    let report = if store.user_data_done() {
-        UserDataReport::default()
-    } else {
-        let (settings, report) = early_boot::gather(sources, host.root());
+) -> Result<Option<Document>> {
+    let mut taken = None;
+    let mut report = UserDataReport::default();
+    if !store.user_data_done() {
+        let settings;
+        (settings, report) = early_boot::gather(sources, host.root());
         let refused = tell(host, &report);
-        let change = Change {
-            strong: settings,
-            ..Change::default()
-        };
-        let is_final = !refused || !change.strong.is_empty() || !store.layers().user.is_empty();
-        if is_final && let Err(error) = store.commit_first_boot(&change) {
-            host.alarm(&format!(
-                "user data was not stored: {:#}",
-                anyhow::Error::from(error)
-            ));
+        if !refused || !settings.is_empty() || !store.layers().user.is_empty() {
+            taken = Some(settings);
         }
-        report
-    };
+    }
     let path = host.root().join(layout::USER_DATA_REPORT);
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     }
     let json = serde_json::to_vec(&report).context("write the report on user data")?;
-    sysutil::fs::write_atomic(&path, &json, 0o600)
+    sysutil::fs::write_atomic(&path, &json, 0o600)?;
+    Ok(taken)
 }
 
 /// Says on the console and in the journal what became of user data, and
@@ -112,13 +114,10 @@ fn tell(host: &Host, report: &UserDataReport) -> bool {
     refused
 }
 
-fn generate<F: Files>(host: &Host, store: &mut Store<F>) {
-    let layers = store.layers();
-    let generated: Document = generators::generate(host.root(), &layers.user, &layers.generated);
-    if let Err(error) = store.set_generated(generated) {
-        host.alarm(&format!(
-            "generated settings were not stored: {:#}",
-            anyhow::Error::from(error)
-        ));
+fn generate<F: Files>(host: &Host, store: &Store<F>, user_data: Option<&Document>) -> Document {
+    let mut layers = store.layers();
+    if let Some(user_data) = user_data {
+        layers.user.merge(user_data);
     }
+    generators::generate(host.root(), &layers.user, &layers.generated)
 }

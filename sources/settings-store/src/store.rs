@@ -168,40 +168,38 @@ impl<F: Files> Store<F> {
         }
     }
 
-    /// Makes a change durable without a transaction, and with it the note that
-    /// user data needs no second look. If the disk fails, the change holds all
-    /// the same until the machine restarts: at boot there is nobody who could
-    /// try again.
-    pub fn commit_first_boot(&mut self, change: &Change) -> Result<(), Error> {
+    /// Makes durable, in one step, what a boot has found out: what user data
+    /// asks for, if it was looked at and needs no second look, and what the host
+    /// has generated. Nothing is written if nothing is new.
+    ///
+    /// If the disk fails, the new settings hold all the same until the machine
+    /// restarts: at boot there is nobody who could try again.
+    pub fn commit_boot(
+        &mut self,
+        user_data: Option<&Document>,
+        generated: Document,
+    ) -> Result<(), Error> {
         let mut state = self.state.clone();
-        state.user_data_done = true;
-        let (state, _) = changed(state, change)?;
-        self.save_or_hold(state)
-    }
-
-    /// Replaces what the host has generated, if it differs. If the disk fails,
-    /// the new values hold all the same until the machine restarts.
-    pub fn set_generated(&mut self, generated: Document) -> Result<(), Error> {
-        if generated == self.state.generated {
+        if let Some(user_data) = user_data {
+            state.user.merge(user_data);
+            state.user_data_done = true;
+        }
+        state.generated = generated;
+        if state == self.state {
             return Ok(());
         }
-        let mut state = self.state.clone();
-        state.generated = generated;
-        self.save_or_hold(state)
+        check(&state)?;
+        let saved = self.save(state.clone());
+        if matches!(saved, Err(Error::Disk(_))) {
+            self.state = state;
+        }
+        saved
     }
 
     fn apply(&mut self, change: &Change) -> Result<Vec<Key>, Error> {
         let (state, touched) = changed(self.state.clone(), change)?;
         self.save(state)?;
         Ok(touched)
-    }
-
-    fn save_or_hold(&mut self, state: State) -> Result<(), Error> {
-        let saved = self.save(state.clone());
-        if matches!(saved, Err(Error::Disk(_))) {
-            self.state = state;
-        }
-        saved
     }
 
     fn save(&mut self, state: State) -> Result<(), Error> {
@@ -241,9 +239,14 @@ fn changed(mut state: State, change: &Change) -> Result<(State, Vec<Key>), Error
     touched.extend(change.strong.keys());
     state.user.merge(&change.strong);
     state.generated.merge(&change.weak);
+    check(&state)?;
+    Ok((state, touched.into_iter().collect()))
+}
+
+/// Two documents within the limits can exceed them together.
+fn check(state: &State) -> Result<(), Error> {
     for layer in [&state.user, &state.generated] {
-        // Two documents within the limits can exceed them together.
         Document::from_value(&layer.to_value()).map_err(Error::Invalid)?;
     }
-    Ok((state, touched.into_iter().collect()))
+    Ok(())
 }

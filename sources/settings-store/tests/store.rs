@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 use settings::{Document, Key};
 use settings_store::files::Folder;
-use settings_store::{Change, Error, Opened, Store, Strength};
+use settings_store::{Error, Opened, Store, Strength};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -42,9 +42,10 @@ fn layers_are_kept_apart_and_defaults_are_not_kept() {
     );
     set(&mut store, json!({"motd": "user"}));
     store
-        .set_generated(document(
-            json!({"network": {"hostname": "generated"}, "motd": "generated"}),
-        ))
+        .commit_boot(
+            None,
+            document(json!({"network": {"hostname": "generated"}, "motd": "generated"})),
+        )
         .unwrap();
     let store = open(
         &folder,
@@ -72,7 +73,7 @@ fn unsetting_uncovers_what_is_below() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(&folder, json!({"motd": "default"}));
     store
-        .set_generated(document(json!({"motd": "generated"})))
+        .commit_boot(None, document(json!({"motd": "generated"})))
         .unwrap();
     set(
         &mut store,
@@ -155,18 +156,25 @@ fn rewrite(folder: &TempDir, edit: impl FnOnce(&mut Value)) -> Value {
 }
 
 #[test]
-fn first_boot_is_noted_with_its_settings() {
+fn what_a_boot_finds_out_is_stored_in_one_step() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(&folder, json!({}));
     assert!(!store.user_data_done());
-    let change = Change {
-        strong: document(json!({"motd": "x"})),
-        ..Change::default()
-    };
-    store.commit_first_boot(&change).unwrap();
-    let store = open(&folder, json!({}));
+    let user_data = document(json!({"motd": "x"}));
+    let generated = document(json!({"network": {"hostname": "g"}}));
+    store
+        .commit_boot(Some(&user_data), generated.clone())
+        .unwrap();
+    assert!(!folder.path().join("store/previous").exists(), "one step");
+    let mut store = open(&folder, json!({}));
     assert!(store.user_data_done());
-    assert_eq!(store.effective().to_value(), json!({"motd": "x"}));
+    assert_eq!(
+        store.effective().to_value(),
+        json!({"motd": "x", "network": {"hostname": "g"}})
+    );
+    // The next boot finds out nothing new and writes nothing.
+    store.commit_boot(None, generated).unwrap();
+    assert!(!folder.path().join("store/previous").exists());
 }
 
 #[test]
