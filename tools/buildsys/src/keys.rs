@@ -79,7 +79,10 @@ impl Keys {
 
     /// The keys in `folder`, which must be there.
     pub fn load(folder: &Path) -> Result<Self> {
-        let mut keys = Self { folder: folder.to_path_buf(), fingerprint: String::new() };
+        let mut keys = Self {
+            folder: folder.to_path_buf(),
+            fingerprint: String::new(),
+        };
         for role in Role::ALL {
             for path in [keys.key_path(role), keys.certificate_path(role)] {
                 if !path.is_file() {
@@ -97,13 +100,21 @@ impl Keys {
     /// Makes a new set of keys in `folder`, which must not exist.
     pub fn create(folder: &Path) -> Result<()> {
         if folder.exists() {
-            bail!("{} exists already; keys are never overwritten", folder.display());
+            bail!(
+                "{} exists already; keys are never overwritten",
+                folder.display()
+            );
         }
-        let parent = folder.parent().context("the folder for the keys has no parent")?;
+        let parent = folder
+            .parent()
+            .context("the folder for the keys has no parent")?;
         let creating = || format!("cannot make keys in {}", folder.display());
         fs::create_dir_all(parent).with_context(creating)?;
         let staging = parent.join(format!(".keys-{}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&staging).with_context(creating)?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&staging)
+            .with_context(creating)?;
         let made = Role::ALL
             .into_iter()
             .try_for_each(|role| create_key(&staging, role))
@@ -163,10 +174,20 @@ impl Keys {
 fn create_key(folder: &Path, role: Role) -> Result<()> {
     let key = RsaPrivateKey::new(&mut rsa::rand_core::OsRng, BITS).context("cannot draw a key")?;
     let certificate = certificate::self_signed(role.common_name(), &key)?;
-    let key = key.to_pkcs8_pem(LineEnding::LF).context("cannot encode the key")?;
-    write(&folder.join(format!("{}.key", role.name())), key.as_bytes(), 0o600)?;
+    let key = key
+        .to_pkcs8_pem(LineEnding::LF)
+        .context("cannot encode the key")?;
+    write(
+        &folder.join(format!("{}.key", role.name())),
+        key.as_bytes(),
+        0o600,
+    )?;
     let certificate = certificate::to_pem(&certificate)?;
-    write(&folder.join(format!("{}.crt", role.name())), certificate.as_bytes(), 0o644)
+    write(
+        &folder.join(format!("{}.crt", role.name())),
+        certificate.as_bytes(),
+        0o644,
+    )
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
@@ -201,9 +222,15 @@ mod tests {
         let found = Keys::load_or_create(&folder).expect("found");
         assert_eq!(made.fingerprint(), found.fingerprint());
         assert!(found.signer().is_ok());
-        let mode = fs::metadata(folder.join("db.key")).expect("key").permissions().mode();
+        let mode = fs::metadata(folder.join("db.key"))
+            .expect("key")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(Keys::create(&folder).is_err(), "keys must never be overwritten");
+        assert!(
+            Keys::create(&folder).is_err(),
+            "keys must never be overwritten"
+        );
         fs::remove_file(folder.join("KEK.crt")).expect("remove");
         let error = Keys::load(&folder).expect_err("incomplete").to_string();
         assert!(error.contains("KEK.crt"), "{error}");

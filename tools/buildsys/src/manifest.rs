@@ -150,7 +150,10 @@ impl DebianOrigin {
         };
         let mut taken: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (name, patterns) in self.take.iter().chain(special) {
-            taken.entry(name).or_default().extend(patterns.iter().cloned());
+            taken
+                .entry(name)
+                .or_default()
+                .extend(patterns.iter().cloned());
         }
         taken
     }

@@ -72,8 +72,11 @@ impl<'a> Plan<'a> {
         keys: &Keys,
     ) -> Result<Self> {
         let toolchain_key = Toolchain::key_of(lock, TOOLCHAIN)?;
-        let packages: Vec<&Package> =
-            variant.packages.iter().map(|name| definitions.package(name)).collect::<Result<_>>()?;
+        let packages: Vec<&Package> = variant
+            .packages
+            .iter()
+            .map(|name| definitions.package(name))
+            .collect::<Result<_>>()?;
         let programs: Vec<PlannedPrograms> = cargo::program_sets(definitions)
             .into_iter()
             .map(|set| {
@@ -105,7 +108,14 @@ impl<'a> Plan<'a> {
             .key("content", &content)
             .field("signing", keys.fingerprint())
             .finish();
-        Ok(Self { variant, arch, packages, programs, content, key })
+        Ok(Self {
+            variant,
+            arch,
+            packages,
+            programs,
+            content,
+            key,
+        })
     }
 
     /// The key of all that is in the image, which does not depend on signing keys.
@@ -144,9 +154,12 @@ impl<'a> Plan<'a> {
         }
         for planned in &self.packages {
             if !planned.archives.is_empty() && store.get(&planned.key)?.is_none() {
-                wanted.extend(planned.archives.iter().map(|archive| {
-                    Want::Package(archive.asked_name(), self.arch)
-                }));
+                wanted.extend(
+                    planned
+                        .archives
+                        .iter()
+                        .map(|archive| Want::Package(archive.asked_name(), self.arch)),
+                );
             }
         }
         let changes =
@@ -183,10 +196,15 @@ impl<'a> Plan<'a> {
         for (index, planned) in self.programs.iter().enumerate() {
             let (programs, toolchain, cache) = (&programs, &toolchain, &cache);
             graph.push(Node {
-                name: format!("programs-{}", format!("{:?}", planned.set.link).to_lowercase()),
+                name: format!(
+                    "programs-{}",
+                    format!("{:?}", planned.set.link).to_lowercase()
+                ),
                 depends: vec![0],
                 job: Box::new(move |context: &JobContext| {
-                    let toolchain = hold(toolchain).clone().context("the toolchain is missing")?;
+                    let toolchain = hold(toolchain)
+                        .clone()
+                        .context("the toolchain is missing")?;
                     let made = planned.set.build(
                         context,
                         &planned.source,
@@ -204,7 +222,10 @@ impl<'a> Plan<'a> {
             let (trees, programs, fetcher) = (&trees, &programs, &fetcher);
             graph.push(Node {
                 name: planned.package.name().to_string(),
-                depends: planned.program_sets(&self.programs).map(|set| set + 1).collect(),
+                depends: planned
+                    .program_sets(&self.programs)
+                    .map(|set| set + 1)
+                    .collect(),
                 job: Box::new(move |_: &JobContext| {
                     let made = store.build(&planned.key, |staging| {
                         let programs = hold(programs).clone();
@@ -229,8 +250,14 @@ impl<'a> Plan<'a> {
                 archives: planned.archives.clone(),
             })
             .collect();
-        let toolchain = hold(&toolchain).clone().context("the toolchain is missing")?;
-        Ok(Built { packages, toolchain, _entries: entries })
+        let toolchain = hold(&toolchain)
+            .clone()
+            .context("the toolchain is missing")?;
+        Ok(Built {
+            packages,
+            toolchain,
+            _entries: entries,
+        })
     }
 }
 
@@ -252,7 +279,10 @@ impl<'a> PlannedPackage<'a> {
         if let Some(debian) = &package.manifest.debian {
             for name in debian.take_on(arch).keys() {
                 let archive = lock.package(name, arch).with_context(|| {
-                    format!("packages/{}/package.toml takes files from it", package.name())
+                    format!(
+                        "packages/{}/package.toml takes files from it",
+                        package.name()
+                    )
                 })?;
                 key = key.field(name, archive.sha256.to_string());
                 archives.push(archive.clone());
@@ -261,7 +291,11 @@ impl<'a> PlannedPackage<'a> {
         for set in sets_of(package, programs) {
             key = key.key("programs", &programs[set].key);
         }
-        Ok(Self { package, archives, key: key.finish() })
+        Ok(Self {
+            package,
+            archives,
+            key: key.finish(),
+        })
     }
 
     /// Indices of the sets that have programs of this package.
@@ -282,14 +316,30 @@ impl<'a> PlannedPackage<'a> {
             let patterns = debian.take_on(plan.arch);
             for archive in &self.archives {
                 let path = fetcher.archive_path(archive);
-                debian::take(archive.asked_name(), &path, &patterns[archive.asked_name()], out)
-                    .with_context(making)?;
+                debian::take(
+                    archive.asked_name(),
+                    &path,
+                    &patterns[archive.asked_name()],
+                    out,
+                )
+                .with_context(making)?;
             }
         }
-        for program in self.package.manifest.cargo.iter().flat_map(|origin| &origin.programs) {
-            let set = plan.programs.iter().position(|planned| planned.set.link == program.link);
+        for program in self
+            .package
+            .manifest
+            .cargo
+            .iter()
+            .flat_map(|origin| &origin.programs)
+        {
+            let set = plan
+                .programs
+                .iter()
+                .position(|planned| planned.set.link == program.link);
             let built = set.and_then(|set| programs[set].as_ref());
-            let built = built.context("its programs were not built").with_context(making)?;
+            let built = built
+                .context("its programs were not built")
+                .with_context(making)?;
             let source = built.path().join(program.crate_name.as_str());
             let target = out.join(program.path.as_str());
             let folder = target.parent().unwrap_or(out);
@@ -306,9 +356,14 @@ impl<'a> PlannedPackage<'a> {
 /// Indices of the sets that have programs of `package`.
 fn sets_of(package: &Package, programs: &[PlannedPrograms]) -> Vec<usize> {
     let origin = package.manifest.cargo.as_ref();
-    let links: Vec<Linkage> =
-        origin.iter().flat_map(|origin| &origin.programs).map(|program| program.link).collect();
-    (0..programs.len()).filter(|set| links.contains(&programs[*set].set.link)).collect()
+    let links: Vec<Linkage> = origin
+        .iter()
+        .flat_map(|origin| &origin.programs)
+        .map(|program| program.link)
+        .collect();
+    (0..programs.len())
+        .filter(|set| links.contains(&programs[*set].set.link))
+        .collect()
 }
 
 /// Locks a mutex; a job that has failed cannot have left half a value.

@@ -238,9 +238,9 @@ fn wanted(path: &str) -> bool {
         }
         // Of Rust's sources only the library is ever compiled; its tools and
         // tests are forty thousand files.
-        None => !path.strip_prefix("usr/src/rustc-").is_some_and(|rest| {
-            matches!(rest.split('/').nth(1), Some("compiler" | "src"))
-        }),
+        None => !path
+            .strip_prefix("usr/src/rustc-")
+            .is_some_and(|rest| matches!(rest.split('/').nth(1), Some("compiler" | "src"))),
     }
 }
 

@@ -29,16 +29,25 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(name) = &args.package {
         let files = inspect::package_files(&project, name, args.arch)?;
         if args.json {
-            println!("{}", serde_json::to_string_pretty(&files).context("cannot write JSON")?);
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&files).context("cannot write JSON")?
+            );
         } else {
             files.iter().for_each(|file| println!("{file}"));
         }
         return Ok(());
     }
-    let variant = args.variant.as_deref().unwrap_or(&project.config.release.default_variant);
+    let variant = args
+        .variant
+        .as_deref()
+        .unwrap_or(&project.config.release.default_variant);
     let description = inspect::latest(&project, variant, args.arch)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&description).context("cannot write JSON")?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&description).context("cannot write JSON")?
+        );
     } else {
         print_description(&description);
     }
@@ -51,7 +60,11 @@ fn print_description(image: &Description) {
     println!("version       {} (build {})", image.version, image.build_id);
     println!("kernel        {}", image.kernel);
     println!("root hash     {}", image.root_hash);
-    println!("root          {} in {} files", size(image.sizes.root), image.sizes.files);
+    println!(
+        "root          {} in {} files",
+        size(image.sizes.root),
+        image.sizes.files
+    );
     println!("kernel image  {}", size(image.sizes.kernel_image));
     println!("disk          {}", size(image.sizes.disk));
     println!("signed");
@@ -60,6 +73,9 @@ fn print_description(image: &Description) {
     }
     println!("packages      {}", image.packages.len());
     for package in &image.packages {
-        println!("  {:28} {:32} {}", package.name, package.version, package.source);
+        println!(
+            "  {:28} {:32} {}",
+            package.name, package.version, package.source
+        );
     }
 }

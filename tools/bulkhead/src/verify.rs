@@ -25,14 +25,25 @@ pub fn run(args: Args) -> Result<()> {
     let progress = Progress::new();
     let result = verify::verify(&project, args.variant, args.arch, &progress)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&result).context("cannot write JSON")?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&result).context("cannot write JSON")?
+        );
     } else {
         for file in &result.files {
-            println!("{:14} {}", file.name, if file.equal { "the same" } else { "DIFFERENT" });
+            println!(
+                "{:14} {}",
+                file.name,
+                if file.equal { "the same" } else { "DIFFERENT" }
+            );
         }
     }
     if !result.is_equal() {
-        bail!("the image cannot be built twice: both are kept, {} and {}", result.first, result.second);
+        bail!(
+            "the image cannot be built twice: both are kept, {} and {}",
+            result.first,
+            result.second
+        );
     }
     Ok(())
 }

@@ -177,7 +177,7 @@ impl RawDisk {
             length: partition.size(),
             position: 0,
         };
-        let files = fatfs::FileSystem::new(window, fatfs::FsOptions::new()).with_context(|| {
+        let files = fatfs::FileSystem::new(window, esp_options()).with_context(|| {
             format!(
                 "{} of {} has no file system",
                 Role::Esp.name(),
@@ -200,6 +200,38 @@ impl RawDisk {
             );
         }
         Ok(partition.offset() + offset)
+    }
+}
+
+fn esp_options() -> fatfs::FsOptions {
+    fatfs::FsOptions::new().time_provider(&FixedTime)
+}
+
+/// The time of files that are put on the EFI system partition. Without a valid
+/// one firmware refuses to rename them, and boot counting renames.
+#[derive(Debug)]
+struct FixedTime;
+
+impl fatfs::TimeProvider for FixedTime {
+    fn get_current_date(&self) -> fatfs::Date {
+        fatfs::Date {
+            year: 2020,
+            month: 1,
+            day: 1,
+        }
+    }
+
+    fn get_current_date_time(&self) -> fatfs::DateTime {
+        let time = fatfs::Time {
+            hour: 0,
+            min: 0,
+            sec: 0,
+            millis: 0,
+        };
+        fatfs::DateTime {
+            date: self.get_current_date(),
+            time,
+        }
     }
 }
 

@@ -106,8 +106,13 @@ impl Ingredients<'_> {
         write(&out.join("bulkhead.efi"), &kernel_image)?;
 
         task.note("writing the disk");
-        let esp_files =
-            boot::esp_files(&parts, &signer, self.arch, self.version, kernel_image.clone())?;
+        let esp_files = boot::esp_files(
+            &parts,
+            &signer,
+            self.arch,
+            self.version,
+            kernel_image.clone(),
+        )?;
         let esp = esp::build(&esp_files).context("cannot make the EFI system partition")?;
         let disk_path = out.join("disk.img");
         self.write_disk(&disk_path, &esp, &erofs, &verity.bytes)?;
@@ -147,7 +152,12 @@ impl Ingredients<'_> {
         const MODULES: &str = "usr/lib/modules/";
         let release = root
             .iter()
-            .find_map(|(path, _)| path.strip_prefix(MODULES)?.split('/').next().map(str::to_string))
+            .find_map(|(path, _)| {
+                path.strip_prefix(MODULES)?
+                    .split('/')
+                    .next()
+                    .map(str::to_string)
+            })
             .with_context(|| format!("no package of {} has a kernel", self.variant.name))?;
         let folder = format!("{MODULES}{release}/");
 
@@ -211,16 +221,24 @@ impl Ingredients<'_> {
         root.add_file("usr/lib/os-release", os_release.clone().into_bytes(), 0o644)?;
         let packages: Vec<&Package> = self.packages.iter().map(|built| built.package).collect();
         for (name, table) in [
-            ("defaults.toml", content::settings_defaults(self.definitions, self.variant)?),
+            (
+                "defaults.toml",
+                content::settings_defaults(self.definitions, self.variant)?,
+            ),
             ("config-files.toml", content::config_files(&packages)?),
         ] {
             let text = toml::to_string(&table).with_context(|| format!("cannot write {name}"))?;
             root.add_file(&format!("{SHARE}/{name}"), text.into_bytes(), 0o644)?;
         }
         add_trust_store(root)?;
-        let inventory = serde_json::to_vec_pretty(&serde_json::json!({ "Content": self.package_lines() }))
-            .context("cannot write the inventory")?;
-        root.add_file(&format!("{SHARE}/application-inventory.json"), inventory, 0o644)?;
+        let inventory =
+            serde_json::to_vec_pretty(&serde_json::json!({ "Content": self.package_lines() }))
+                .context("cannot write the inventory")?;
+        root.add_file(
+            &format!("{SHARE}/application-inventory.json"),
+            inventory,
+            0o644,
+        )?;
         Ok(os_release)
     }
 
@@ -228,11 +246,16 @@ impl Ingredients<'_> {
     fn add_policy(&self, root: &mut Rootfs, work: &Path) -> Result<FileContexts> {
         let folder = work.join("policy");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let mut sources = vec![("categories.cil".to_string(), selinux::categories().into_bytes())];
+        let mut sources = vec![(
+            "categories.cil".to_string(),
+            selinux::categories().into_bytes(),
+        )];
         let mut contexts = String::new();
         // The base comes first: later rules win.
-        let (base, others): (Vec<_>, Vec<_>) =
-            self.packages.iter().partition(|built| built.package.name().as_str() == POLICY_PACKAGE);
+        let (base, others): (Vec<_>, Vec<_>) = self
+            .packages
+            .iter()
+            .partition(|built| built.package.name().as_str() == POLICY_PACKAGE);
         for built in base.iter().chain(&others) {
             let package = built.package;
             for file in files::policy_files(package)? {
@@ -249,15 +272,27 @@ impl Ingredients<'_> {
                 contexts.push_str(&text);
             }
         }
-        let mut arguments: Vec<String> = ["-c", "33", "-M", "true", "-f", "/dev/null", "-o", "/out/policy"]
-            .map(str::to_string)
-            .into();
+        let mut arguments: Vec<String> = [
+            "-c",
+            "33",
+            "-M",
+            "true",
+            "-f",
+            "/dev/null",
+            "-o",
+            "/out/policy",
+        ]
+        .map(str::to_string)
+        .into();
         for (name, text) in &sources {
             write(&folder.join(name), text)?;
             arguments.push(format!("{OUT}/{name}"));
         }
-        let command =
-            self.toolchain.sandbox().writable(&folder, OUT).command("secilc", arguments);
+        let command = self
+            .toolchain
+            .sandbox()
+            .writable(&folder, OUT)
+            .command("secilc", arguments);
         run_logged("compile the SELinux policy", command, self.log)?;
 
         let etc = "usr/share/factory/etc/selinux";
@@ -268,7 +303,11 @@ impl Ingredients<'_> {
         let policy =
             fs::read(&policy).with_context(|| format!("cannot read {}", policy.display()))?;
         let version = selinux::POLICY_VERSION;
-        root.add_file(&format!("{etc}/{name}/policy/policy.{version}"), policy, 0o644)?;
+        root.add_file(
+            &format!("{etc}/{name}/policy/policy.{version}"),
+            policy,
+            0o644,
+        )?;
         let file = format!("{etc}/{name}/contexts/files/file_contexts");
         root.add_file(&file, contexts.clone().into_bytes(), 0o644)?;
         FileContexts::parse(&contexts).context("the packages' file_contexts do not fit together")
@@ -280,7 +319,9 @@ impl Ingredients<'_> {
             .iter()
             .flat_map(|built| {
                 let accept = &built.package.manifest.hardening.accept;
-                accept.iter().map(|line| (built.package.name().clone(), line.clone()))
+                accept
+                    .iter()
+                    .map(|line| (built.package.name().clone(), line.clone()))
             })
             .collect();
         check::check(root, &exceptions)
@@ -294,10 +335,17 @@ impl Ingredients<'_> {
             let path = folder.join(SHARE).join(name);
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
         };
-        config_templates::check(&read("config-files.toml")?, &folder, &read("defaults.toml")?)
-            .with_context(|| {
-                format!("a configuration file cannot be rendered with the defaults of {}", self.variant.name)
-            })
+        config_templates::check(
+            &read("config-files.toml")?,
+            &folder,
+            &read("defaults.toml")?,
+        )
+        .with_context(|| {
+            format!(
+                "a configuration file cannot be rendered with the defaults of {}",
+                self.variant.name
+            )
+        })
     }
 
     fn write_root(
@@ -321,11 +369,20 @@ impl Ingredients<'_> {
             .read_only(work, "/work")
             .writable(folder, OUT)
             // A date in the environment would go into the superblock.
-            .command("env", ["-u", "SOURCE_DATE_EPOCH", "mkfs.erofs"].map(str::to_string).into_iter().chain(arguments));
+            .command(
+                "env",
+                ["-u", "SOURCE_DATE_EPOCH", "mkfs.erofs"]
+                    .map(str::to_string)
+                    .into_iter()
+                    .chain(arguments),
+            );
         run_logged("make the root file system", command, self.log)?;
         let size = size_of(erofs)?;
         if size > layout::ROOT_SIZE {
-            bail!("the root file system has {size} bytes, a slot only {}", layout::ROOT_SIZE);
+            bail!(
+                "the root file system has {size} bytes, a slot only {}",
+                layout::ROOT_SIZE
+            );
         }
         Ok(())
     }
@@ -388,7 +445,10 @@ const CERTIFICATES: &str = "usr/share/ca-certificates/";
 /// read.
 fn add_trust_store(root: &mut Rootfs) -> Result<()> {
     let mut bundle = Vec::new();
-    for (_, entry) in root.iter().filter(|(path, _)| path.starts_with(CERTIFICATES)) {
+    for (_, entry) in root
+        .iter()
+        .filter(|(path, _)| path.starts_with(CERTIFICATES))
+    {
         if let Some(certificate) = entry.read()? {
             bundle.extend(certificate);
             if !bundle.ends_with(b"\n") {
@@ -396,7 +456,9 @@ fn add_trust_store(root: &mut Rootfs) -> Result<()> {
             }
         }
     }
-    root.remove(|path| path.starts_with(CERTIFICATES) || path == CERTIFICATES.trim_end_matches('/'));
+    root.remove(|path| {
+        path.starts_with(CERTIFICATES) || path == CERTIFICATES.trim_end_matches('/')
+    });
     root.add_file(&format!("{SHARE}/ca-certificates.crt"), bundle, 0o644)
 }
 
@@ -449,7 +511,8 @@ fn export(root: &Rootfs, prefix: &str, to: &Path) -> Result<()> {
     for (path, entry) in root.iter().filter(|(path, _)| path.starts_with(prefix)) {
         let target = to.join(path);
         if entry.content == Content::Folder {
-            fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
+            fs::create_dir_all(&target)
+                .with_context(|| format!("cannot make {}", target.display()))?;
         } else if let Some(bytes) = entry.read()? {
             if let Some(parent) = target.parent() {
                 fs::create_dir_all(parent)
@@ -465,7 +528,10 @@ fn remove_empty_folders(root: &mut Rootfs, prefix: &str) {
     let parents: std::collections::BTreeSet<String> = root
         .iter()
         .filter(|(_, entry)| entry.content != Content::Folder)
-        .flat_map(|(path, _)| path.match_indices('/').map(|(end, _)| path[..end].to_string()))
+        .flat_map(|(path, _)| {
+            path.match_indices('/')
+                .map(|(end, _)| path[..end].to_string())
+        })
         .collect();
     let empty: std::collections::BTreeSet<String> = root
         .iter()
@@ -486,5 +552,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn size_of(path: &Path) -> Result<u64> {
-    Ok(fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len())
+    Ok(fs::metadata(path)
+        .with_context(|| format!("cannot read {}", path.display()))?
+        .len())
 }

@@ -39,7 +39,10 @@ impl BootParts {
             })
             .collect();
         root.remove(|path| {
-            is_part(path) || FOLDERS.iter().any(|folder| path == folder.trim_end_matches('/'))
+            is_part(path)
+                || FOLDERS
+                    .iter()
+                    .any(|folder| path == folder.trim_end_matches('/'))
         });
         Self { files }
     }
@@ -87,7 +90,9 @@ impl KernelImage<'_> {
     /// The unified kernel image, not yet signed.
     pub fn build(&self) -> Result<Vec<u8>> {
         uki::build(&uki::Options {
-            stub: &self.parts.read("the kernel stub of systemd", "linux", ".efi.stub")?,
+            stub: &self
+                .parts
+                .read("the kernel stub of systemd", "linux", ".efi.stub")?,
             os_release: self.os_release,
             command_line: &self.command_line(),
             kernel_release: self.release,
@@ -99,7 +104,10 @@ impl KernelImage<'_> {
 
     /// Systemd's generators react to `roothash=`, so ours has a name of its own.
     fn command_line(&self) -> String {
-        let own = format!("bulkhead.root={} bulkhead.version={}", self.root_hash, self.version);
+        let own = format!(
+            "bulkhead.root={} bulkhead.version={}",
+            self.root_hash, self.version
+        );
         let mut arguments = vec![own];
         arguments.extend(self.kernel.arguments.iter().cloned());
         arguments.join(" ")
@@ -123,16 +131,25 @@ impl KernelImage<'_> {
         for path in all {
             let image_path = format!("usr/lib/modules/{}/{path}", self.release);
             let entry = self.root.get(&image_path).with_context(|| {
-                format!("init needs the module {}, which is not in `modules` of the variant", module_name(path))
+                format!(
+                    "init needs the module {}, which is not in `modules` of the variant",
+                    module_name(path)
+                )
             })?;
-            let content = entry.read()?.with_context(|| format!("/{image_path} is no file"))?;
-            let content = unpacked(path, content)
-                .with_context(|| format!("cannot unpack /{image_path}"))?;
+            let content = entry
+                .read()?
+                .with_context(|| format!("/{image_path} is no file"))?;
+            let content =
+                unpacked(path, content).with_context(|| format!("cannot unpack /{image_path}"))?;
             let file = format!("modules/{}", unpacked_name(path));
             entries.push(cpio::Entry::file(&file, 0o644, content));
         }
         for (list, lines) in lists {
-            entries.push(cpio::Entry::file(&format!("modules/{list}"), 0o644, lines.into_bytes()));
+            entries.push(cpio::Entry::file(
+                &format!("modules/{list}"),
+                0o644,
+                lines.into_bytes(),
+            ));
         }
         cpio::write(&entries).context("cannot make the initrd")
     }
@@ -175,10 +192,19 @@ pub fn esp_files(
         authenticode::sign(image, signer).with_context(|| format!("cannot sign {what}"))
     };
     Ok(vec![
-        (format!("EFI/BOOT/{default}"), sign("the fallback helper", &fallback)?),
-        (format!("EFI/systemd/{loader}"), sign("the boot loader", &boot_loader)?),
+        (
+            format!("EFI/BOOT/{default}"),
+            sign("the fallback helper", &fallback)?,
+        ),
+        (
+            format!("EFI/systemd/{loader}"),
+            sign("the boot loader", &boot_loader)?,
+        ),
         (format!("EFI/Linux/{}", first_entry(version)), kernel_image),
-        ("loader/loader.conf".to_string(), LOADER_CONF.as_bytes().to_vec()),
+        (
+            "loader/loader.conf".to_string(),
+            LOADER_CONF.as_bytes().to_vec(),
+        ),
     ])
 }
 

@@ -26,7 +26,12 @@ pub struct Identity<'a> {
 ///
 /// systemd-boot orders its entries by `IMAGE_ID` and `IMAGE_VERSION`.
 pub fn os_release(identity: &Identity<'_>) -> String {
-    let Identity { variant, version, build_id, arch } = identity;
+    let Identity {
+        variant,
+        version,
+        build_id,
+        arch,
+    } = identity;
     format!(
         "NAME=Bulkhead\n\
          ID=bulkhead\n\
@@ -48,12 +53,19 @@ pub fn settings_defaults(definitions: &Definitions, variant: &Variant) -> Result
     for file in &variant.manifest.variant.defaults {
         let path = definitions.variants_folder().join(file);
         let text = fs::read_to_string(&path).with_context(|| {
-            format!("cannot read {}, a file of defaults of the variant {}", path.display(), variant.name)
+            format!(
+                "cannot read {}, a file of defaults of the variant {}",
+                path.display(),
+                variant.name
+            )
         })?;
         let document: Table =
             toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
         if let Some(other) = document.keys().find(|key| *key != "settings") {
-            bail!("{} has the table {other}: it may have none but settings", path.display());
+            bail!(
+                "{} has the table {other}: it may have none but settings",
+                path.display()
+            );
         }
         merge(&mut merged, document);
     }
@@ -83,9 +95,8 @@ pub fn config_files(packages: &[&Package]) -> Result<Table> {
                     config.template
                 );
             };
-            let strings = |list: &[String]| {
-                Value::Array(list.iter().cloned().map(Value::String).collect())
-            };
+            let strings =
+                |list: &[String]| Value::Array(list.iter().cloned().map(Value::String).collect());
             let mut file = Table::new();
             file.insert("name".into(), config.name.as_str().into());
             file.insert("path".into(), config.path.as_str().into());
@@ -99,7 +110,10 @@ pub fn config_files(packages: &[&Package]) -> Result<Table> {
             files.push(Value::Table(file));
         }
     }
-    Ok(Table::from_iter([("config-file".to_string(), Value::Array(files))]))
+    Ok(Table::from_iter([(
+        "config-file".to_string(),
+        Value::Array(files),
+    )]))
 }
 
 #[cfg(test)]
@@ -109,7 +123,8 @@ mod tests {
     #[test]
     fn later_defaults_win_key_by_key() {
         let mut merged: Table =
-            toml::from_str("[settings]\nmotd = 'a'\n[settings.ntp]\noptions = ['x']\n").expect("TOML");
+            toml::from_str("[settings]\nmotd = 'a'\n[settings.ntp]\noptions = ['x']\n")
+                .expect("TOML");
         let later = toml::from_str("[settings]\nmotd = 'b'\n[settings.ntp]\ntime-servers = []\n");
         merge(&mut merged, later.expect("TOML"));
         let settings = merged["settings"].as_table().expect("table");

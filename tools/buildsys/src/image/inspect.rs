@@ -10,13 +10,19 @@ use std::path::PathBuf;
 
 /// The folder of the latest image of a variant.
 pub fn latest_folder(project: &Project, variant: &str, arch: Arch) -> PathBuf {
-    project.build_dir().join("images").join(format!("{variant}-{arch}")).join("latest")
+    project
+        .build_dir()
+        .join("images")
+        .join(format!("{variant}-{arch}"))
+        .join("latest")
 }
 
 /// The description of the latest image of a variant.
 pub fn latest(project: &Project, variant: &str, arch: Arch) -> Result<Description> {
     Description::read(&latest_folder(project, variant, arch)).with_context(|| {
-        format!("there is no image of {variant} for {arch}; run `bulkhead build --variant {variant}`")
+        format!(
+            "there is no image of {variant} for {arch}; run `bulkhead build --variant {variant}`"
+        )
     })
 }
 
@@ -25,7 +31,13 @@ pub fn package_files(project: &Project, name: &str, arch: Arch) -> Result<Vec<St
     let progress = Progress::new();
     let mut lock = Lock::load(project)?;
     let wants = [Want::Package(name, arch)];
-    lock::fetch_locked(project, &mut lock, &wants, FetchOptions { locked: true }, &progress)?;
+    lock::fetch_locked(
+        project,
+        &mut lock,
+        &wants,
+        FetchOptions { locked: true },
+        &progress,
+    )?;
     let archive = lock.package(name, arch)?;
     let path = Fetcher::new(project, &progress)?.archive_path(archive);
     let mut files = Vec::new();

@@ -55,20 +55,32 @@ pub struct Image {
 /// Builds the image, or finds that it is there already.
 pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> Result<Image> {
     if request.arch != Arch::X86_64 {
-        bail!("images for {} cannot be built yet: the lock covers them, the toolchain does not", request.arch);
+        bail!(
+            "images for {} cannot be built yet: the lock covers them, the toolchain does not",
+            request.arch
+        );
     }
     let definitions = Definitions::load(&project.root)?;
-    let name = request.variant.as_deref().unwrap_or(&project.config.release.default_variant);
+    let name = request
+        .variant
+        .as_deref()
+        .unwrap_or(&project.config.release.default_variant);
     let variant = definitions.variant(name)?;
     let keys = Keys::load_or_create(&project.keys_dir())?;
-    let options = FetchOptions { locked: request.locked };
+    let options = FetchOptions {
+        locked: request.locked,
+    };
     let mut lock = lock::load_complete(project, options, progress)?;
     let mut plan = Plan::new(project, &definitions, &variant, request.arch, &lock, &keys)?;
 
     let place = place(project, &plan);
     if let Some(description) = up_to_date(&place, &plan) {
         link_latest(&place)?;
-        return Ok(Image { folder: place, description, rebuilt: false });
+        return Ok(Image {
+            folder: place,
+            description,
+            rebuilt: false,
+        });
     }
 
     let store = Store::open(&project.store_dir(), project.config.store.size_limit.0)?;
@@ -102,13 +114,21 @@ pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> 
     link_latest(&place)?;
     store.trim()?;
     job.task().note("done");
-    Ok(Image { folder: place, description, rebuilt: true })
+    Ok(Image {
+        folder: place,
+        description,
+        rebuilt: true,
+    })
 }
 
 /// `build/images/<variant>-<arch>/<version>`.
 fn place(project: &Project, plan: &Plan<'_>) -> PathBuf {
     let folder = format!("{}-{}", plan.variant().name, plan.arch());
-    project.build_dir().join("images").join(folder).join(&project.config.release.version)
+    project
+        .build_dir()
+        .join("images")
+        .join(folder)
+        .join(&project.config.release.version)
 }
 
 /// The description of the image at `place`, if it is what the plan would make.

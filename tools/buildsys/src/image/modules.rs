@@ -19,8 +19,9 @@ impl ModuleIndex {
     pub fn parse(modules_dep: &str, modules_builtin: &str) -> Result<Self> {
         let mut index = Self::default();
         for line in modules_dep.lines() {
-            let (path, needs) =
-                line.split_once(':').with_context(|| format!("modules.dep has the line {line:?}"))?;
+            let (path, needs) = line
+                .split_once(':')
+                .with_context(|| format!("modules.dep has the line {line:?}"))?;
             index.paths.insert(module_name(path), path.to_string());
             let needs = needs.split_whitespace().map(str::to_string).collect();
             index.needs.insert(path.to_string(), needs);
@@ -87,15 +88,26 @@ mod tests {
     #[test]
     fn needed_modules_come_first_and_once() {
         let index = ModuleIndex::parse(DEP, "kernel/fs/ext4/ext4.ko\n").expect("valid");
-        let order = index.load_order(&names(&["c", "a_b", "ext4"])).expect("known");
-        assert_eq!(order, ["kernel/d.ko.xz", "kernel/c.ko.xz", "kernel/a-b.ko.xz"]);
+        let order = index
+            .load_order(&names(&["c", "a_b", "ext4"]))
+            .expect("known");
+        assert_eq!(
+            order,
+            ["kernel/d.ko.xz", "kernel/c.ko.xz", "kernel/a-b.ko.xz"]
+        );
         assert_eq!(index.select(&names(&["e"])).expect("known").len(), 1);
     }
 
     #[test]
     fn unknown_modules_are_named() {
         let index = ModuleIndex::parse(DEP, "").expect("valid");
-        let error = index.select(&names(&["e", "nonesuch"])).expect_err("unknown").to_string();
-        assert!(error.contains("nonesuch") && !error.contains(" e,"), "{error}");
+        let error = index
+            .select(&names(&["e", "nonesuch"]))
+            .expect_err("unknown")
+            .to_string();
+        assert!(
+            error.contains("nonesuch") && !error.contains(" e,"),
+            "{error}"
+        );
     }
 }

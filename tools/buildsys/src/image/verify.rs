@@ -17,7 +17,13 @@ use std::path::Path;
 
 /// What a build reads of the repository.
 const INPUTS: [&str; 8] = [
-    "Bulkhead.lock", "Bulkhead.toml", "Cargo.lock", "Cargo.toml", "kits", "packages", "sources",
+    "Bulkhead.lock",
+    "Bulkhead.toml",
+    "Cargo.lock",
+    "Cargo.toml",
+    "kits",
+    "packages",
+    "sources",
     "variants",
 ];
 
@@ -63,7 +69,11 @@ pub fn verify(
     arch: Arch,
     progress: &Progress,
 ) -> Result<Comparison> {
-    let request = BuildRequest { variant, arch, locked: true };
+    let request = BuildRequest {
+        variant,
+        arch,
+        locked: true,
+    };
     let first = build(project, &request, progress)?.folder;
 
     let elsewhere = project.build_dir().join("verify");
@@ -80,7 +90,10 @@ pub fn verify(
     symlink(&downloads, cache.join(DOWNLOADS))
         .with_context(|| format!("cannot share {}", downloads.display()))?;
     let mut again = Project::open(&root)?;
-    again.folders = Folders { cache, data: project.folders.data.clone() };
+    again.folders = Folders {
+        cache,
+        data: project.folders.data.clone(),
+    };
     progress.message("building again from nothing");
     let second = build(&again, &request, progress)?.folder;
 
@@ -96,7 +109,13 @@ fn compare(first: &Path, second: &Path) -> Result<Comparison> {
     for folder in [first, second] {
         let list = || format!("cannot list {}", folder.display());
         for entry in fs::read_dir(folder).with_context(list)? {
-            names.push(entry.with_context(list)?.file_name().to_string_lossy().into_owned());
+            names.push(
+                entry
+                    .with_context(list)?
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned(),
+            );
         }
     }
     names.sort();
@@ -109,7 +128,11 @@ fn compare(first: &Path, second: &Path) -> Result<Comparison> {
         })
         .collect::<Result<_>>()?;
     let shown = |folder: &Path| folder.display().to_string();
-    Ok(Comparison { first: shown(first), second: shown(second), files })
+    Ok(Comparison {
+        first: shown(first),
+        second: shown(second),
+        files,
+    })
 }
 
 /// Whether both files exist and are equal.
@@ -123,7 +146,13 @@ fn same_bytes(first: &Path, second: &Path) -> Result<bool> {
         return Ok(false);
     };
     let size = |file: &File| file.metadata().map(|metadata| metadata.len());
-    let comparing = || format!("cannot compare {} and {}", first.display(), second.display());
+    let comparing = || {
+        format!(
+            "cannot compare {} and {}",
+            first.display(),
+            second.display()
+        )
+    };
     if size(&one).with_context(comparing)? != size(&other).with_context(comparing)? {
         return Ok(false);
     }
@@ -133,7 +162,9 @@ fn same_bytes(first: &Path, second: &Path) -> Result<bool> {
         if length == 0 {
             return Ok(true);
         }
-        other.read_exact(&mut other_block[..length]).with_context(comparing)?;
+        other
+            .read_exact(&mut other_block[..length])
+            .with_context(comparing)?;
         if block[..length] != other_block[..length] {
             return Ok(false);
         }
@@ -168,7 +199,10 @@ mod tests {
 
     #[test]
     fn one_different_byte_is_seen() {
-        let folders = [tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder")];
+        let folders = [
+            tempfile::tempdir().expect("folder"),
+            tempfile::tempdir().expect("folder"),
+        ];
         for folder in &folders {
             fs::write(folder.path().join("same"), vec![7; 3 << 20]).expect("file");
             fs::write(folder.path().join("other"), vec![7; 3 << 20]).expect("file");
@@ -178,8 +212,11 @@ mod tests {
         fs::write(folders[1].path().join("other"), changed).expect("file");
         fs::write(folders[1].path().join("extra"), "x").expect("file");
         let comparison = compare(folders[0].path(), folders[1].path()).expect("readable");
-        let equal: Vec<(&str, bool)> =
-            comparison.files.iter().map(|file| (file.name.as_str(), file.equal)).collect();
+        let equal: Vec<(&str, bool)> = comparison
+            .files
+            .iter()
+            .map(|file| (file.name.as_str(), file.equal))
+            .collect();
         assert_eq!(equal, [("extra", false), ("other", false), ("same", true)]);
         assert!(!comparison.is_equal());
     }

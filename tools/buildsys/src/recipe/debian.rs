@@ -23,7 +23,10 @@ impl Slice {
     /// Compiles `patterns`; those with a leading `!` leave out what the others
     /// take.
     pub fn new(patterns: &[String]) -> Result<Self> {
-        let mut slice = Self { take: Vec::new(), leave: Vec::new() };
+        let mut slice = Self {
+            take: Vec::new(),
+            leave: Vec::new(),
+        };
         for pattern in patterns {
             match pattern.strip_prefix('!') {
                 Some(left_out) => slice.leave.push(compile(left_out)?),
@@ -54,7 +57,10 @@ impl Slice {
 
     /// Patterns that matched nothing: the archive has moved what they name.
     pub fn unused(&self) -> impl Iterator<Item = &str> {
-        self.take.iter().filter(|pattern| !pattern.used).map(|pattern| pattern.text.as_str())
+        self.take
+            .iter()
+            .filter(|pattern| !pattern.used)
+            .map(|pattern| pattern.text.as_str())
     }
 }
 
@@ -101,11 +107,27 @@ mod tests {
     fn patterns() {
         check(&["usr/bin/kmod"], "usr/bin/kmod", true);
         check(&["usr/bin/kmod"], "usr/bin/kmod2", false);
-        check(&["usr/lib/*/libz.so.1*"], "usr/lib/x86_64-linux-gnu/libz.so.1.3.1", true);
+        check(
+            &["usr/lib/*/libz.so.1*"],
+            "usr/lib/x86_64-linux-gnu/libz.so.1.3.1",
+            true,
+        );
         check(&["usr/lib/*/libz.so.1*"], "usr/lib/a/b/libz.so.1", false);
-        check(&["usr/lib/modules/**"], "usr/lib/modules/6.12/kernel/fs/erofs.ko.xz", true);
-        check(&["usr/lib/**", "!usr/lib/**/*.a"], "usr/lib/x/libc.a", false);
-        check(&["usr/lib/**", "!usr/lib/**/*.a"], "usr/lib/x/libc.so", true);
+        check(
+            &["usr/lib/modules/**"],
+            "usr/lib/modules/6.12/kernel/fs/erofs.ko.xz",
+            true,
+        );
+        check(
+            &["usr/lib/**", "!usr/lib/**/*.a"],
+            "usr/lib/x/libc.a",
+            false,
+        );
+        check(
+            &["usr/lib/**", "!usr/lib/**/*.a"],
+            "usr/lib/x/libc.so",
+            true,
+        );
     }
 
     #[test]

@@ -27,7 +27,10 @@ const VENDORED: &str = "/usr/lib/rustlib/src/rust/library/vendor";
 
 /// The sources of these programs.
 pub fn source(workspace: &Path, crates: &BTreeSet<String>) -> Result<Source> {
-    let mut paths: Vec<String> = crates.iter().map(|name| format!("sources/{name}")).collect();
+    let mut paths: Vec<String> = crates
+        .iter()
+        .map(|name| format!("sources/{name}"))
+        .collect();
     paths.push(SHARED.to_string());
     Source::of_files(workspace, &paths)
 }
@@ -46,7 +49,9 @@ pub fn build(
     fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
     source.write_files(&sources)?;
     for name in crates {
-        context.task().note(format!("cargo build {name} for firmware"));
+        context
+            .task()
+            .note(format!("cargo build {name} for firmware"));
         let sandbox = toolchain
             .sandbox()
             .read_only(&sources, "/work")
@@ -92,7 +97,11 @@ fn compile(context: &JobContext, sandbox: &Sandbox, name: &str, arch: Arch) -> R
                 &replacement,
             ],
         );
-    run_logged(&format!("compile {name} for firmware"), cargo, context.log())?;
+    run_logged(
+        &format!("compile {name} for firmware"),
+        cargo,
+        context.log(),
+    )?;
     let library = format!("/target/{triple}/release/lib{}.a", name.replace('-', "_"));
     let program = format!("/target/{name}.efi");
     let link = sandbox.clone().command(

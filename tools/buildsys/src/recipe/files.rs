@@ -15,7 +15,10 @@ fn fixed_places(package: &str) -> [(&'static str, String); 7] {
         ("etc", "usr/share/factory/etc".into()),
         ("network", "usr/lib/systemd/network".into()),
         ("sysctl", "usr/lib/sysctl.d".into()),
-        ("templates", format!("usr/share/bulkhead/templates/{package}")),
+        (
+            "templates",
+            format!("usr/share/bulkhead/templates/{package}"),
+        ),
         ("tmpfiles", "usr/lib/tmpfiles.d".into()),
         ("udev", "usr/lib/udev/rules.d".into()),
         ("units", "usr/lib/systemd/system".into()),
@@ -44,7 +47,10 @@ pub fn install(package: &Package, out: &Path) -> Result<()> {
         make_folder(&out.join(folder.as_str()))?;
     }
     let units = &package.manifest.units;
-    for (links, suffix) in [(&units.wanted_by, "wants"), (&units.required_by, "requires")] {
+    for (links, suffix) in [
+        (&units.wanted_by, "wants"),
+        (&units.required_by, "requires"),
+    ] {
         for (unit, pulled_by) in links {
             for puller in pulled_by {
                 let link = format!("usr/lib/systemd/system/{puller}.{suffix}/{unit}");
@@ -118,7 +124,12 @@ fn copy_file(from: &Path, to: &Path) -> Result<()> {
         bail!("{} is placed twice by the same package", to.display());
     }
     let copying = || format!("cannot copy {} to {}", from.display(), to.display());
-    let executable = fs::metadata(from).with_context(copying)?.permissions().mode() & 0o100 != 0;
+    let executable = fs::metadata(from)
+        .with_context(copying)?
+        .permissions()
+        .mode()
+        & 0o100
+        != 0;
     fs::copy(from, to).with_context(copying)?;
     let mode = if executable { 0o755 } else { 0o644 };
     fs::set_permissions(to, fs::Permissions::from_mode(mode)).with_context(copying)
@@ -132,5 +143,6 @@ fn make_link(target: &str, link: &Path) -> Result<()> {
 }
 
 fn make_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
+    fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))
 }
