@@ -115,6 +115,10 @@ fn give_up(complaint: &str, only_storage: bool) -> Result<()> {
                 GRACE.as_secs()
             ));
             std::thread::sleep(GRACE);
+            if Path::new(COMPLETE).exists() {
+                sysutil::console::say("the boot is complete after all, not restarting");
+                return Ok(());
+            }
             restart()?;
         }
     }
