@@ -7,10 +7,10 @@ use serde_json::json;
 use test_vm::api::Api;
 use test_vm::probe::Probe;
 
-/// Restarted when the name of the host changes, and by nothing else here.
-const NAME_SERVICE: &str = "set-hostname.service";
+/// Restarted when the time servers change, and by nothing else here.
+const TIME_SERVICE: &str = "chronyd.service";
 /// None of the settings below is its business.
-const OTHER_SERVICE: &str = "kernel-variables.service";
+const OTHER_SERVICE: &str = "resolver.service";
 
 /// Settings set by the API restart their unit once and are there after a reboot.
 pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
@@ -22,9 +22,15 @@ pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
         "ntp": {"time-servers": ["192.0.2.1"]},
         "network": {"hostname": "scenario-host"},
     });
+    let socket = machine.probe_socket();
+    // A new one each time that the service manager starts the unit.
+    let invocation = || -> Result<String> {
+        let show = ["systemctl", "show", "--property=InvocationID", TIME_SERVICE];
+        Ok(Probe::connect(&socket)?.run(&show)?.stdout)
+    };
+    let invocation_before = invocation()?;
     set(&api, &wanted)?;
     let after = api.get("/settings")?;
-    let socket = machine.probe_socket();
     let rendered = |path: &str, text: &str| {
         Probe::connect(&socket)
             .and_then(|mut probe| probe.read(path))
@@ -40,6 +46,9 @@ pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
             rendered(path, text)
         })?;
     }
+    machine.wait_until(&format!("{TIME_SERVICE} is restarted"), 20.0, || {
+        invocation().is_ok_and(|now| now != invocation_before)
+    })?;
     for key in ["motd", "ntp", "network"] {
         ensure!(
             after[key] != defaults[key],
@@ -74,7 +83,7 @@ pub(crate) fn survive_reboot(stage: &mut Stage<'_>) -> Result<()> {
     let journal = stage.journal(&disk)?;
     // Each boot starts them once; the change restarts what reads it once more.
     for (unit, expected) in [
-        (NAME_SERVICE, journal.boots() + 1),
+        (TIME_SERVICE, journal.boots() + 1),
         (OTHER_SERVICE, journal.boots()),
     ] {
         let starts = journal.starts_of(unit);
