@@ -22,7 +22,16 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// Changes when the same inputs must give another result.
-const RECIPE_VERSION: &str = "1";
+const RECIPE_VERSION: &str = "2";
+
+/// How an image is put together, as far as this crate decides it: a change there
+/// makes another image of the same packages.
+const ASSEMBLY: [&str; 4] = [
+    include_str!("image/assemble.rs"),
+    include_str!("image/boot.rs"),
+    include_str!("image/content.rs"),
+    include_str!("image/modules.rs"),
+];
 
 /// The toolchain that builds run in.
 const TOOLCHAIN: &str = "sdk";
@@ -92,6 +101,7 @@ impl<'a> Plan<'a> {
 
         let mut key = KeyBuilder::new("content")
             .field("recipe", RECIPE_VERSION)
+            .field("assembly", ASSEMBLY.concat())
             .field("variant", variant.name.as_str())
             .field("arch", arch.as_str())
             .field("version", &project.config.release.version)
