@@ -4,6 +4,8 @@ use crate::evidence::Journal;
 use crate::stage::{Stage, Which, marks};
 use anyhow::{Result, bail, ensure};
 use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::Duration;
 use test_vm::probe::{Probe, Refused};
 
 /// Firmware to boot complete and off again, on the variant itself.
@@ -40,6 +42,8 @@ pub(crate) fn check_clean(journal: &Journal) -> Result<()> {
 /// Numbers of the errors that the host is to refuse with.
 const PERMISSION_DENIED: i32 = 13;
 const READ_ONLY: i32 = 30;
+/// After so long the kernel prints audit records again.
+const RECORDS_AGAIN: Duration = Duration::from_secs(8);
 
 /// What can be seen on the inside of a machine that has booted with nothing wrong.
 pub(crate) fn inside(stage: &mut Stage<'_>) -> Result<()> {
@@ -96,6 +100,9 @@ pub(crate) fn denials(stage: &mut Stage<'_>) -> Result<()> {
         "/usr/lib/os-release",
         &[READ_ONLY, PERMISSION_DENIED],
     )?;
+    // The kernel prints ten audit records in five seconds at most, and the end of the
+    // boot has used them up: what is refused before that is refused unseen.
+    thread::sleep(RECORDS_AGAIN);
     // Root may write here by its permissions, so it is the policy that refuses.
     for path in [
         "/etc/motd",
