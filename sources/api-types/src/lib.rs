@@ -26,7 +26,7 @@ pub struct Os {
     pub variant_id: String,
     /// The version, without a leading `v`.
     pub version_id: String,
-    /// The commit it was built from.
+    /// Eight hex digits that stand for all it was built from.
     pub build_id: String,
     /// `x86_64` or `aarch64`.
     pub arch: String,

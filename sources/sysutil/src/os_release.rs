@@ -64,7 +64,7 @@ impl OsRelease {
         self.get("VERSION_ID")
     }
 
-    /// `BUILD_ID`: the commit it was built from.
+    /// `BUILD_ID`: eight hex digits that stand for all it was built from.
     pub fn build_id(&self) -> &str {
         self.get("BUILD_ID")
     }
