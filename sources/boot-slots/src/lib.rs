@@ -23,6 +23,8 @@ pub mod bless;
 pub mod entry;
 pub mod gpt;
 pub mod layout;
+#[doc(hidden)]
+pub mod properties;
 pub mod record;
 pub mod verity;
 

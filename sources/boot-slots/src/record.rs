@@ -102,6 +102,15 @@ impl BootRecord {
         }
     }
 
+    /// Makes a sector look like a record: past the checksum lie the checks that
+    /// matter.
+    pub(crate) fn seal(bytes: &mut [u8; RECORD_SIZE]) {
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        let checksum = crc32fast::hash(&bytes[..CHECKSUM_AT]).to_le_bytes();
+        bytes[CHECKSUM_AT..].copy_from_slice(&checksum);
+    }
+
     /// The sector.
     pub fn to_bytes(&self) -> [u8; RECORD_SIZE] {
         let mut bytes = [0; RECORD_SIZE];
@@ -321,17 +330,8 @@ mod tests {
         }
 
         #[test]
-        fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), RECORD_SIZE), signed in any::<bool>()) {
-            let mut sector = [0; RECORD_SIZE];
-            sector.copy_from_slice(&bytes);
-            if signed {
-                sector[..8].copy_from_slice(MAGIC);
-                sector[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-                let checksum = crc32fast::hash(&sector[..CHECKSUM_AT]).to_le_bytes();
-                sector[CHECKSUM_AT..].copy_from_slice(&checksum);
-            }
-            let mut record = BootRecord::parse(&sector);
-            record.start(&image(1));
+        fn any_bytes_are_a_record(bytes in proptest::collection::vec(any::<u8>(), RECORD_SIZE)) {
+            crate::properties::boot_record(&bytes);
         }
     }
 }

@@ -470,13 +470,14 @@ mod tests {
         }
 
         #[test]
-        fn foreign_superblocks_never_panic(bytes in proptest::collection::vec(any::<u8>(), SUPERBLOCK_SIZE), signed in any::<bool>()) {
+        fn foreign_superblocks_are_refused(bytes in proptest::collection::vec(any::<u8>(), SUPERBLOCK_SIZE), signed in any::<bool>()) {
             let mut block = [0; SUPERBLOCK_SIZE];
             block.copy_from_slice(&bytes);
             if signed {
                 block[..8].copy_from_slice(SIGNATURE);
             }
             prop_assert!(Superblock::parse(&block).is_err());
+            crate::properties::verity_superblock(&block);
         }
 
         #[test]

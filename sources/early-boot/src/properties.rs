@@ -1,5 +1,5 @@
 //! What holds for every input, however odd: called with random input by the
-//! tests and with chosen input by the fuzz targets in `fuzz/`.
+//! tests and with chosen input by the fuzz targets in `tests/fuzz`.
 
 use crate::{document, fat};
 use std::io::Cursor;

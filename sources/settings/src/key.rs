@@ -13,6 +13,8 @@ pub struct Key {
     parts: Vec<String>,
 }
 
+const TOO_LONG: &str = "it is longer than 1024 bytes";
+
 /// Why a text is not a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyError {
@@ -79,7 +81,7 @@ impl Key {
             return Err("it is empty");
         }
         if text.len() > limits::KEY_BYTES {
-            return Err("it is longer than 1024 bytes");
+            return Err(TOO_LONG);
         }
         let mut parts = Vec::new();
         let mut rest = text;
@@ -120,18 +122,21 @@ impl FromStr for Key {
 
     /// Reads `settings.a.b` as well as `a.b`.
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        match Self::parse(text) {
-            Ok(mut parts) => {
-                if parts[0] == "settings" {
-                    parts.remove(0);
-                }
-                Ok(Self { parts })
-            }
-            Err(reason) => Err(KeyError {
-                text: text.to_string(),
-                reason,
-            }),
+        let error = |reason| KeyError {
+            text: text.to_string(),
+            reason,
+        };
+        let mut parts = Self::parse(text).map_err(error)?;
+        if parts[0] == "settings" {
+            parts.remove(0);
         }
+        let key = Self { parts };
+        // What is shown may be longer than what was written, by quotes and the
+        // leading `settings`; it must be a key, too.
+        if key.to_string().len() > limits::KEY_BYTES {
+            return Err(error(TOO_LONG));
+        }
+        Ok(key)
     }
 }
 

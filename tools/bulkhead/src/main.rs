@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod clean;
+mod fuzz;
 mod inspect;
 mod keys;
 mod lock;
@@ -44,6 +45,8 @@ enum Verb {
     Scenario(scenario::Args),
     /// Measure a boot and the image.
     Bench(bench::Args),
+    /// Run the fuzz targets, or list them.
+    Fuzz(fuzz::Args),
     /// Remove what a build can make again.
     Clean(clean::Args),
 }
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(args),
         Verb::Scenario(args) => scenario::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Fuzz(args) => fuzz::run(args),
         Verb::Clean(args) => clean::run(args),
     };
     exit_code(buildsys::signals::install().and_then(|()| run()))

@@ -2,7 +2,7 @@
 //!
 //! Each function takes arbitrary bytes, gives them to one parser and panics when
 //! a promise of that parser is broken. The property tests call them with random
-//! and nearly valid input, the fuzz targets in `fuzz/` with whatever finds new
+//! and nearly valid input, the fuzz targets in `tests/fuzz` with whatever finds new
 //! paths through the code.
 
 use crate::archive::{self, Kind};
