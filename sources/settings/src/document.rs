@@ -1,6 +1,6 @@
 //! A settings document: the sparse tree of what somebody has set, checked.
 
-use crate::{Faults, Key, Model, Settings, limits};
+use crate::{Faults, Key, Model, Settings, Variant, limits};
 use serde_json::{Map, Number, Value};
 use std::sync::LazyLock;
 use toml::de::{DeTable, DeValue};
@@ -43,11 +43,20 @@ impl Document {
     /// Reads a TOML text with a top-level table `settings`; other tables are
     /// not looked at. `None` if the text is nothing but white space.
     pub fn from_toml(text: &str) -> Result<Option<Self>, Faults> {
+        match Self::salvage_toml(text)? {
+            Some((_, faults)) if !faults.is_empty() => Err(faults),
+            Some((document, _)) => Ok(Some(document)),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes what is valid out of such a text, and says what is not. An error if
+    /// it is not TOML or has no settings.
+    pub fn salvage_toml(text: &str) -> Result<Option<(Self, Faults)>, Faults> {
         let Some(table) = parse_toml(text)? else {
             return Ok(None);
         };
         let mut faults = Faults::default();
-        let line_of = |key: &Key| line_of(text, &table, key);
         let Some(settings) = table.get("settings") else {
             faults.add(
                 &Key::root(),
@@ -60,12 +69,16 @@ impl Document {
         // What could not be turned into JSON is null by now; the fault that says
         // so is there already.
         faults.absorb_unless_known(more);
-        if faults.is_empty() {
-            Ok(Some(document))
-        } else {
-            faults.locate(line_of);
-            Err(faults)
-        }
+        faults.locate(|key| line_of(text, &table, key));
+        Ok(Some((document, faults)))
+    }
+
+    /// What is set here though `variant` has no such setting, each table or
+    /// setting once. [`Document::unset`] of these keys leaves the rest.
+    pub fn foreign_to(&self, variant: &Variant) -> Faults {
+        let mut faults = Faults::default();
+        Settings::schema().note_foreign(&self.tree, variant, &mut Key::root(), &mut faults);
+        faults
     }
 
     /// The defaults that the model itself declares.
@@ -295,6 +308,13 @@ fn toml_value(value: &DeValue<'_>, at: &mut Key, faults: &mut Faults) -> Value {
             }
             Value::Object(object)
         }
+    }
+}
+
+/// Gives faults the lines that their keys have in `text`, if it is TOML.
+pub(crate) fn locate(faults: &mut Faults, text: &str) {
+    if let Ok(Some(table)) = parse_toml(text) {
+        faults.locate(|key| line_of(text, &table, key));
     }
 }
 
@@ -584,9 +604,69 @@ mod tests {
         assert_eq!(
             schema.skeleton(),
             json!({
+                "autoscaling": {}, "cloudformation": {},
                 "dns": {}, "kernel": { "modules": {}, "sysctl": {} }, "network": {}, "ntp": {}, "pki": {},
             })
         );
+    }
+
+    #[test]
+    fn settings_of_other_variants_are_foreign() {
+        let text = "[settings]\nmotd = 'x'\n[settings.autoscaling]\nshould-wait = true\n\
+                    [settings.cloudformation]\nstack-name = 's'\nshould-signal = true";
+        let document = Document::from_toml(text)
+            .expect("valid")
+            .expect("not empty");
+        for (id, expected) in [
+            ("aws-k8s-1.36", ""),
+            (
+                "aws-core",
+                "line 3: settings.autoscaling: unknown key in aws-core; only variants for EC2 with Kubernetes have it",
+            ),
+            (
+                "metal-k8s-1.36",
+                "line 3: settings.autoscaling: unknown key in metal-k8s-1.36; only variants for EC2 with Kubernetes have it\n\
+                 line 5: settings.cloudformation: unknown key in metal-k8s-1.36; only variants for EC2 have it",
+            ),
+        ] {
+            let variant = Variant::parse(id).expect(id);
+            let mut foreign = document.foreign_to(&variant);
+            foreign.locate_in(text);
+            assert_eq!(foreign.to_string(), expected, "{id}");
+            let schema = Settings::schema_for(&variant);
+            let mut native = document.clone();
+            for fault in foreign.iter() {
+                assert!(!schema.knows(&fault.key), "{}", fault.key);
+                native.unset(&fault.key);
+            }
+            assert!(native.foreign_to(&variant).is_empty());
+            assert!(native.keys().iter().all(|key| schema.knows(key)));
+        }
+    }
+
+    #[test]
+    fn unknown_keys_have_neighbours() {
+        let schema = Settings::schema();
+        for (wrong, near) in [
+            ("mtod", Some("motd")),
+            ("ntp.time_servers", Some("ntp.time-servers")),
+            ("netwrok.hostname", Some("network.hostname")),
+            ("netwrok.hostnaem", Some("network.hostname")),
+            ("netwrok.zebra", Some("network")),
+            (
+                "kernel.modules.xfs.alowed",
+                Some("kernel.modules.xfs.allowed"),
+            ),
+            ("motd.x", None),
+            ("zebra", None),
+            ("motd", None),
+        ] {
+            assert_eq!(schema.nearest(&key(wrong)), near.map(key), "{wrong}");
+        }
+        let doc = |text| schema.field(&key(text)).map(|field| field.doc.trim());
+        assert_eq!(doc("motd.x"), None);
+        assert_eq!(doc("pki.corp"), doc("pki"));
+        assert_ne!(doc("pki.corp.data"), doc("pki"));
     }
 
     fn value() -> impl Strategy<Value = Value> {

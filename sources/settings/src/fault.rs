@@ -77,6 +77,12 @@ impl Faults {
         self.untold
     }
 
+    /// Gives each fault without a line the line of its key in the TOML text that
+    /// the document was read from, and puts them in the order of their lines.
+    pub fn locate_in(&mut self, text: &str) {
+        crate::document::locate(self, text);
+    }
+
     /// Takes over faults, but for those of keys that have one already.
     pub(crate) fn absorb_unless_known(&mut self, more: Self) {
         let known: Vec<Key> = self.list.iter().map(|fault| fault.key.clone()).collect();

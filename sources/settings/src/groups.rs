@@ -1,5 +1,7 @@
 //! The groups of settings, one file each, and the document they make up.
 
+pub mod autoscaling;
+pub mod cloudformation;
 pub mod dns;
 pub mod kernel;
 pub mod motd;
@@ -8,6 +10,7 @@ pub mod ntp;
 pub mod pki;
 
 use crate::model::group;
+use crate::{Model, Schema, Variant};
 
 group! {
     /// Settings of a Bulkhead host.
@@ -24,5 +27,16 @@ group! {
         "kernel" => kernel: kernel::Kernel;
         /// Certificates that the host trusts, by name of a bundle.
         "pki" => pki: pki::Pki;
+        /// The signal to AWS CloudFormation that a resource has come up.
+        "cloudformation" => cloudformation: cloudformation::Cloudformation, only Aws;
+        /// EC2 Auto Scaling.
+        "autoscaling" => autoscaling: autoscaling::Autoscaling, only AwsKubernetes;
+    }
+}
+
+impl Settings {
+    /// The settings that `variant` has. [`Model::schema`] has those of all.
+    pub fn schema_for(variant: &Variant) -> Schema {
+        Self::schema().for_variant(variant)
     }
 }

@@ -11,6 +11,11 @@
 //! reads some of them. A document can only be had checked, so nobody further
 //! in checks again.
 //!
+//! Not every variant has every setting: a declaration says which do
+//! ([`Scope`]), [`Settings::schema_for`] is the schema of one [`Variant`], and
+//! [`Document::foreign_to`] finds what a document sets in vain. Reading takes
+//! every setting there is, so that a document means the same everywhere.
+//!
 //! To add a setting, open its group; to add a group, write its file and name
 //! it in [`Settings`]. Defaults that differ between variants are not here but
 //! in the variants' files; storing is `settings-store`'s, rendering
@@ -25,9 +30,11 @@ mod model;
 #[doc(hidden)]
 pub mod properties;
 pub mod types;
+mod variant;
 
 pub use document::{Document, leaves};
 pub use fault::{Fault, Faults};
 pub use groups::Settings;
 pub use key::{Key, KeyError};
 pub use model::{Field, Generator, MapKey, Model, Scalar, Schema};
+pub use variant::{Platform, Scope, Variant, VariantError};

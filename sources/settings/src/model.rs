@@ -6,9 +6,10 @@
 //! takes its place here.
 
 use crate::fault::nearest;
-use crate::{Faults, Key};
+use crate::{Faults, Key, Scope, Variant};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A type that settings can have.
 pub trait Model: Sized {
@@ -54,7 +55,7 @@ pub trait MapKey: Ord + Sized {
     fn as_str(&self) -> &str;
 }
 
-/// What may be written at some place.
+/// What may be written at some place. A copy is cheap: tables are shared.
 #[derive(Clone, Debug)]
 pub enum Schema {
     /// A table with known keys.
@@ -62,7 +63,7 @@ pub enum Schema {
         /// What the table is about.
         doc: &'static str,
         /// Its keys.
-        fields: Vec<Field>,
+        fields: Arc<[Field]>,
     },
     /// A table whose keys the user chooses.
     Map {
@@ -99,6 +100,10 @@ pub struct Field {
     pub default: Option<Value>,
     /// What computes it on the host while it is unset.
     pub generated: Option<&'static str>,
+    /// Which variants have it.
+    pub scope: Scope,
+    /// Another name under which it is taken. It is stored under its own.
+    pub alias: Option<&'static str>,
 }
 
 /// A setting that the host computes while it is unset.
@@ -115,7 +120,7 @@ impl Schema {
     pub fn defaults(&self) -> Value {
         let mut tree = Map::new();
         if let Self::Table { fields, .. } = self {
-            for field in fields {
+            for field in fields.iter() {
                 let value = match &field.default {
                     Some(value) => value.clone(),
                     None => field.schema.defaults(),
@@ -133,7 +138,7 @@ impl Schema {
     pub fn skeleton(&self) -> Value {
         let mut tree = Map::new();
         if let Self::Table { fields, .. } = self {
-            for field in fields {
+            for field in fields.iter() {
                 if matches!(field.schema, Self::Table { .. } | Self::Map { .. }) {
                     tree.insert(field.name.to_string(), field.schema.skeleton());
                 }
@@ -151,7 +156,7 @@ impl Schema {
 
     fn collect_generators(&self, at: &mut Key, found: &mut Vec<Generator>) {
         if let Self::Table { fields, .. } = self {
-            for field in fields {
+            for field in fields.iter() {
                 at.push(field.name);
                 if let Some(name) = field.generated {
                     found.push(Generator {
@@ -167,20 +172,121 @@ impl Schema {
 
     /// True if `key` names a setting or a table that there can be.
     pub fn knows(&self, key: &Key) -> bool {
+        self.walk(key).is_ok()
+    }
+
+    /// The declaration of the setting or table `key`. What lies in a table whose
+    /// keys the user chooses has that of the table, unless it has its own.
+    pub fn field(&self, key: &Key) -> Option<&Field> {
+        self.walk(key).ok()?.0
+    }
+
+    /// What may be written at `key`.
+    pub fn at(&self, key: &Key) -> Option<&Schema> {
+        Some(self.walk(key).ok()?.1)
+    }
+
+    /// The key that somebody who wrote the unknown `key` most likely meant, if
+    /// one is near.
+    pub fn nearest(&self, key: &Key) -> Option<Key> {
+        let (depth, table) = self.walk(key).err()?;
+        let Self::Table { fields, .. } = table else {
+            return None;
+        };
+        let wrong = key.parts().get(depth)?;
+        let meant = nearest(wrong, fields.iter().map(|field| field.name))?;
+        let (before, after) = (&key.parts()[..depth], &key.parts()[depth + 1..]);
+        let mut found = Key::from_parts(before).child(meant);
+        // The rest of it may be as wrong; then the table is what is near.
+        let mut whole = found.clone();
+        after.iter().for_each(|part| whole.push(part));
+        if self.knows(&whole) {
+            found = whole;
+        } else if let Some(whole) = self.nearest(&whole) {
+            found = whole;
+        }
+        Some(found)
+    }
+
+    /// Follows `key`, to the innermost declaration and what may be written
+    /// there; or to the first part that is not known, by its number, and what
+    /// there is instead.
+    fn walk(&self, key: &Key) -> Result<(Option<&Field>, &Schema), (usize, &Schema)> {
         let mut here = self;
-        for part in key.parts() {
+        let mut innermost = None;
+        for (depth, part) in key.parts().iter().enumerate() {
             here = match here {
                 Self::Table { fields, .. } => {
-                    match fields.iter().find(|field| field.name == part) {
-                        Some(field) => &field.schema,
-                        None => return false,
-                    }
+                    let field = fields.iter().find(|field| field.is_named(part));
+                    let field = field.ok_or((depth, here))?;
+                    innermost = Some(field);
+                    &field.schema
                 }
                 Self::Map { value, .. } => value,
-                Self::List(_) | Self::Pair(_) | Self::Scalar { .. } => return false,
+                Self::List(_) | Self::Pair(_) | Self::Scalar { .. } => return Err((depth, here)),
             };
         }
-        true
+        Ok((innermost, here))
+    }
+
+    /// What of it `variant` has.
+    pub fn for_variant(&self, variant: &Variant) -> Self {
+        match self {
+            Self::Table { doc, fields } => Self::Table {
+                doc,
+                fields: fields
+                    .iter()
+                    .filter(|field| field.scope.has(variant))
+                    .map(|field| Field {
+                        schema: field.schema.for_variant(variant),
+                        ..field.clone()
+                    })
+                    .collect(),
+            },
+            Self::Map { key, value } => Self::Map {
+                key,
+                value: Box::new(value.for_variant(variant)),
+            },
+            // A list is one setting, and has no scope within it.
+            Self::List(_) | Self::Pair(_) | Self::Scalar { .. } => self.clone(),
+        }
+    }
+
+    /// Notes what is set in `table`, which lies at `at`, and is not there in
+    /// `variant`: the outermost table or setting of each kind.
+    pub(crate) fn note_foreign(
+        &self,
+        table: &Map<String, Value>,
+        variant: &Variant,
+        at: &mut Key,
+        faults: &mut Faults,
+    ) {
+        for (name, value) in table {
+            at.push(name);
+            let schema = match self {
+                Self::Table { fields, .. } => {
+                    let field = fields.iter().find(|field| field.is_named(name));
+                    if let Some(scope) = field.map(|field| field.scope)
+                        && !scope.has(variant)
+                    {
+                        let words = scope.words();
+                        faults.add(
+                            at,
+                            format!("unknown key in {variant}; only {words} have it"),
+                        );
+                    }
+                    field
+                        .filter(|field| field.scope.has(variant))
+                        .map(|field| &field.schema)
+                }
+                Self::Map { value, .. } => Some(value.as_ref()),
+                Self::List(_) | Self::Pair(_) | Self::Scalar { .. } => None,
+            };
+            if let (Some(schema), Value::Object(table)) = (schema, value) {
+                schema.note_foreign(table, variant, at, faults);
+            }
+            at.pop();
+        }
     }
 
     /// As a JSON Schema (draft 2020-12) of this place.
@@ -223,6 +329,11 @@ impl Schema {
 }
 
 impl Field {
+    /// True if `name` is its name or its other name.
+    fn is_named(&self, name: &str) -> bool {
+        self.name == name || self.alias == Some(name)
+    }
+
     fn json_schema(&self) -> Value {
         let mut schema = self.schema.json_schema();
         if let Some(schema) = schema.as_object_mut() {
@@ -355,8 +466,10 @@ impl<K: MapKey, V: Model> Model for BTreeMap<K, V> {
 
 /// Declares a table of settings: the struct, its reading and writing, its schema.
 ///
-/// After the key come the field, its type, and, where there is one, `default`
-/// with a JSON value and `generated` with the name of a generator.
+/// After the key come the field, its type, and, where there is one, `alias`
+/// with another name for the key, `default` with a JSON value, `generated` with
+/// the name of a generator, and `only` with the [`Scope`] of the variants that
+/// have it.
 macro_rules! group {
     (
         $(#[doc = $doc:literal])+
@@ -364,7 +477,10 @@ macro_rules! group {
             $(
                 $(#[doc = $field_doc:literal])+
                 $key:literal => $field:ident: $type:ty
-                    $(, default $default:tt)? $(, generated $generated:literal)? ;
+                    $(, alias $alias:literal)?
+                    $(, default $default:tt)?
+                    $(, generated $generated:literal)?
+                    $(, only $scope:ident)? ;
             )*
         }
     ) => {
@@ -380,9 +496,13 @@ macro_rules! group {
                 at: &mut $crate::Key,
                 faults: &mut $crate::Faults,
             ) -> Option<Self> {
-                let table = $crate::model::read_table(value, &[$($key),*], at, faults)?;
+                const NAMES: &[$crate::model::Name] = &[$(
+                    $crate::model::Name { key: $key, alias: $crate::model::group!(@option $($alias)?) },
+                )*];
+                let table = $crate::model::read_table(value, NAMES, at, faults)?;
+                let mut names = NAMES.iter();
                 Some(Self {
-                    $( $field: $crate::model::read_field(table, $key, at, faults), )*
+                    $( $field: $crate::model::read_field(table, names.next(), at, faults), )*
                 })
             }
 
@@ -393,32 +513,44 @@ macro_rules! group {
             }
 
             fn schema() -> $crate::Schema {
-                $crate::Schema::Table {
-                    doc: concat!($($doc, "\n"),+),
-                    fields: vec![$(
+                static FIELDS: std::sync::LazyLock<std::sync::Arc<[$crate::Field]>> =
+                    std::sync::LazyLock::new(|| std::sync::Arc::new([$(
                         $crate::Field {
                             name: $key,
                             doc: concat!($($field_doc, "\n"),+),
                             schema: <$type as $crate::Model>::schema(),
                             default: $crate::model::group!(@default $($default)?),
-                            generated: $crate::model::group!(@generated $($generated)?),
+                            generated: $crate::model::group!(@option $($generated)?),
+                            scope: $crate::model::group!(@scope $($scope)?),
+                            alias: $crate::model::group!(@option $($alias)?),
                         },
-                    )*],
+                    )*]));
+                $crate::Schema::Table {
+                    doc: concat!($($doc, "\n"),+),
+                    fields: FIELDS.clone(),
                 }
             }
         }
     };
     (@default) => { None };
     (@default $default:tt) => { Some(serde_json::json!($default)) };
-    (@generated) => { None };
-    (@generated $generated:literal) => { Some($generated) };
+    (@option) => { None };
+    (@option $text:literal) => { Some($text) };
+    (@scope) => { $crate::Scope::All };
+    (@scope $scope:ident) => { $crate::Scope::$scope };
 }
 pub(crate) use group;
+
+/// The names of a field of a table.
+pub(crate) struct Name {
+    pub(crate) key: &'static str,
+    pub(crate) alias: Option<&'static str>,
+}
 
 /// The table at `at`, its unknown keys noted as faults.
 pub(crate) fn read_table<'v>(
     value: &'v Value,
-    known: &[&'static str],
+    known: &[Name],
     at: &mut Key,
     faults: &mut Faults,
 ) -> Option<&'v Map<String, Value>> {
@@ -427,10 +559,13 @@ pub(crate) fn read_table<'v>(
         return None;
     };
     for name in table.keys() {
-        if known.contains(&name.as_str()) {
+        if known
+            .iter()
+            .any(|known| known.key == name || known.alias == Some(name))
+        {
             continue;
         }
-        let reason = match nearest(name, known.iter().copied()) {
+        let reason = match nearest(name, known.iter().map(|known| known.key)) {
             Some(meant) => format!("unknown key; did you mean {}?", at.child(meant)),
             None => "unknown key".to_string(),
         };
@@ -441,15 +576,36 @@ pub(crate) fn read_table<'v>(
 
 pub(crate) fn read_field<T: Model>(
     table: &Map<String, Value>,
-    name: &str,
+    name: Option<&Name>,
     at: &mut Key,
     faults: &mut Faults,
 ) -> Option<T> {
-    let value = table.get(name)?;
+    let (name, value) = find_field(table, name?, at, faults)?;
     at.push(name);
     let read = T::read(value, at, faults);
     at.pop();
     read
+}
+
+/// The value of a field, and the name under which it was given.
+fn find_field<'v>(
+    table: &'v Map<String, Value>,
+    name: &Name,
+    at: &Key,
+    faults: &mut Faults,
+) -> Option<(&'static str, &'v Value)> {
+    let by_key = table.get(name.key).map(|value| (name.key, value));
+    let by_alias = name
+        .alias
+        .and_then(|alias| Some((alias, table.get(alias)?)));
+    if let (Some(_), Some((alias, _))) = (by_key, by_alias) {
+        let reason = format!(
+            "the same setting as {}; give one of them",
+            at.child(name.key)
+        );
+        faults.add(&at.child(alias), reason);
+    }
+    by_key.or(by_alias)
 }
 
 pub(crate) fn write_field<T: Model>(table: &mut Map<String, Value>, name: &str, field: &Option<T>) {

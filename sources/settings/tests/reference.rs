@@ -18,7 +18,7 @@ fn the_reference_page_is_up_to_date() {
     let Schema::Table { fields, .. } = &schema else {
         panic!("settings are a table");
     };
-    for group in fields {
+    for group in fields.iter() {
         let _ = write!(
             page,
             "\n## settings.{}\n\n{}\n",
@@ -41,7 +41,7 @@ fn the_reference_page_is_up_to_date() {
 fn describe(schema: &Schema, at: &Key, page: &mut String) {
     match schema {
         Schema::Table { fields, .. } => {
-            for field in fields {
+            for field in fields.iter() {
                 let at = at.child(field.name);
                 if !matches!(field.schema, Schema::Table { .. }) {
                     let name = shown(&at);
