@@ -3,7 +3,7 @@
 use crate::units::Units;
 use anyhow::{Context, Result};
 use config_templates::{Catalog, Os};
-use settings::{Document, Key};
+use settings::{Document, Key, Variant};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use sysutil::os_release::OsRelease;
@@ -45,7 +45,8 @@ impl Host {
         };
         let catalog = Catalog::parse(&read(layout::CONFIG_FILES)?)
             .with_context(|| format!("/{}", layout::CONFIG_FILES))?;
-        let mut defaults = Document::defaults();
+        let os = read_os(root)?;
+        let mut defaults = Document::defaults_of(Variant::parse(&os.variant_id).ok().as_ref());
         let variant = Document::from_toml(&read(layout::DEFAULTS)?)
             .with_context(|| format!("/{}", layout::DEFAULTS))?;
         defaults.merge(&variant.unwrap_or_default());
@@ -53,7 +54,7 @@ impl Host {
             root: root.to_path_buf(),
             catalog,
             defaults,
-            os: read_os(root)?,
+            os,
             units,
         })
     }

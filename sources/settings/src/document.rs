@@ -1,6 +1,6 @@
 //! A settings document: the sparse tree of what somebody has set, checked.
 
-use crate::{Faults, Key, Model, Settings, Variant, limits};
+use crate::{Faults, Key, Model, Scope, Settings, Variant, limits};
 use serde_json::{Map, Number, Value};
 use std::sync::LazyLock;
 use toml::de::{DeTable, DeValue};
@@ -88,6 +88,16 @@ impl Document {
                 .expect("the model's own defaults are valid, as a test shows")
         });
         DEFAULTS.clone()
+    }
+
+    /// Those of them that hold in `variant`. Where nobody knows which variant it
+    /// is, those that hold in every one.
+    pub fn defaults_of(variant: Option<&Variant>) -> Self {
+        let schema = Settings::schema().only(&|scope| match variant {
+            Some(variant) => scope.has(variant),
+            None => scope == Scope::All,
+        });
+        Self::defaults().filter(|key| schema.knows(key))
     }
 
     /// The settings as typed values.
@@ -641,6 +651,24 @@ mod tests {
             }
             assert!(native.foreign_to(&variant).is_empty());
             assert!(native.keys().iter().all(|key| schema.knows(key)));
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_variant() {
+        let schema = Settings::schema();
+        for (id, waits, signals) in [
+            ("aws-k8s-1.36", true, true),
+            ("aws-core", false, true),
+            ("metal-core", false, false),
+            ("", false, false),
+        ] {
+            let defaults = Document::defaults_of(Variant::parse(id).ok().as_ref());
+            let has = |text| defaults.get(&key(text)).is_some();
+            assert!(has("motd"));
+            assert_eq!(has("autoscaling.should-wait"), waits, "{id}");
+            assert_eq!(has("cloudformation.should-signal"), signals, "{id}");
+            assert!(defaults.keys().iter().all(|key| schema.knows(key)));
         }
     }
 

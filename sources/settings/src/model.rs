@@ -231,21 +231,26 @@ impl Schema {
 
     /// What of it `variant` has.
     pub fn for_variant(&self, variant: &Variant) -> Self {
+        self.only(&|scope| scope.has(variant))
+    }
+
+    /// What of it has a scope that `wanted` accepts.
+    pub(crate) fn only(&self, wanted: &dyn Fn(Scope) -> bool) -> Self {
         match self {
             Self::Table { doc, fields } => Self::Table {
                 doc,
                 fields: fields
                     .iter()
-                    .filter(|field| field.scope.has(variant))
+                    .filter(|field| wanted(field.scope))
                     .map(|field| Field {
-                        schema: field.schema.for_variant(variant),
+                        schema: field.schema.only(wanted),
                         ..field.clone()
                     })
                     .collect(),
             },
             Self::Map { key, value } => Self::Map {
                 key,
-                value: Box::new(value.for_variant(variant)),
+                value: Box::new(value.only(wanted)),
             },
             // A list is one setting, and has no scope within it.
             Self::List(_) | Self::Pair(_) | Self::Scalar { .. } => self.clone(),
