@@ -83,9 +83,7 @@ pub fn verify(
     for folder in [&root, &cache] {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    for input in INPUTS {
-        copy(&project.root.join(input), &root.join(input))?;
-    }
+    copy_inputs(project, &root)?;
     let downloads = project.cache_dir().join(DOWNLOADS);
     symlink(&downloads, cache.join(DOWNLOADS))
         .with_context(|| format!("cannot share {}", downloads.display()))?;
@@ -102,6 +100,13 @@ pub fn verify(
         store::remove_tree(&elsewhere)?;
     }
     Ok(comparison)
+}
+
+/// Copies what a build reads of the project to the folder `to`.
+pub fn copy_inputs(project: &Project, to: &Path) -> Result<()> {
+    INPUTS
+        .iter()
+        .try_for_each(|input| copy(&project.root.join(input), &to.join(input)))
 }
 
 fn compare(first: &Path, second: &Path) -> Result<Comparison> {

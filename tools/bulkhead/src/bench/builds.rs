@@ -1,0 +1,125 @@
+//! Builds: from nothing, of what is built already, and after a change.
+//!
+//! They happen in a copy of the project, so that its outputs and whatever is being
+//! edited stay as they are.
+
+use super::Row;
+use anyhow::{Context, Result, ensure};
+use buildsys::image::verify::copy_inputs;
+use buildsys::project::Project;
+use buildsys::{signals, store};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// The host program that is changed, as a developer of the host would.
+const CHANGED: &str = "sources/apiserver/src/main.rs";
+/// One line more, of which nothing is left in the program: what is measured is the
+/// way to a new image, not the change.
+const CHANGE: &str = "\n/// A line that was not there before.\npub const CHANGED: () = ();\n";
+
+/// Measures in `folder`; with `cold`, from nothing, too.
+pub fn measure(project: &Project, variant: &str, folder: &Path, cold: bool) -> Result<Vec<Row>> {
+    let copy = folder.join("project");
+    fs::create_dir_all(&copy).with_context(|| format!("cannot create {}", copy.display()))?;
+    copy_inputs(project, &copy)?;
+    let tool = std::env::current_exe().context("cannot tell where this program lies")?;
+    let build = |what: &str| {
+        let mut command = Command::new(&tool);
+        command
+            .args(["build", "--locked", "--variant", variant])
+            .current_dir(&copy);
+        if cold {
+            command.env("XDG_CACHE_HOME", folder.join("cache"));
+        }
+        row(what, command)
+    };
+
+    let mut rows = Vec::new();
+    if cold {
+        rows.push(row(
+            "build: the tool, from nothing",
+            tool_build(project, folder),
+        )?);
+    }
+    let first = build("build: image, from nothing")?;
+    if cold {
+        rows.push(first);
+    }
+    rows.push(build("build: nothing changed")?);
+    change(&copy.join(CHANGED))?;
+    rows.push(build("build: one line of apiserver")?);
+    store::remove_tree(&copy)?;
+    Ok(rows)
+}
+
+/// The tool compiled with no outputs of an earlier time.
+fn tool_build(project: &Project, folder: &Path) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--locked", "--package", "bulkhead"])
+        .current_dir(&project.root)
+        .env("CARGO_TARGET_DIR", folder.join("target"));
+    command
+}
+
+fn change(path: &Path) -> Result<()> {
+    OpenOptions::new()
+        .append(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(CHANGE.as_bytes()))
+        .with_context(|| format!("cannot change {}", path.display()))
+}
+
+/// Runs a command to its end and says what it and everything it waited for took.
+fn row(what: &str, mut command: Command) -> Result<Row> {
+    eprintln!("{what} …");
+    let (cpu, started) = (children()?, Instant::now());
+    let status = command
+        .stdout(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    signals::check()?;
+    ensure!(status.success(), "{what}: {status}");
+    let wall = started.elapsed().as_secs_f64();
+    Ok(Row::time(what, children()? - cpu, wall))
+}
+
+/// Processor seconds of all processes that ended below this one.
+fn children() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("cannot tell what children took")?;
+    let microseconds =
+        usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Ok(microseconds as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_child_takes_is_counted() {
+        let mut busy = Command::new("sh");
+        busy.args(["-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"]);
+        let busy = row("busy", busy).expect("a shell");
+        let mut idle = Command::new("sleep");
+        idle.arg("0.2");
+        let idle = row("idle", idle).expect("sleep");
+        assert!(busy.cpu > idle.cpu, "{busy:?} {idle:?}");
+        assert!(idle.wall >= Some(0.2));
+        let error = row("fails", Command::new("false")).expect_err("false");
+        assert!(error.to_string().contains("fails"), "{error}");
+    }
+
+    #[test]
+    fn the_changed_file_is_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        assert!(root.join(CHANGED).is_file());
+    }
+}
