@@ -274,9 +274,36 @@ fn parse_toml(text: &str) -> Result<Option<DeTable<'_>>, Faults> {
         Ok(table) => Ok(Some(table.into_inner())),
         Err(error) => {
             let line = error.span().map(|span| line_at(text, span.start));
-            let reason = format!("not TOML: {}", error.message().trim().replace('\n', ", "));
+            let twice = error.span().filter(|_| error.message() == "duplicate key");
+            let reason = match twice.and_then(|span| text.get(span)) {
+                Some(name) => given_twice(text, line, name),
+                None => error.message().trim().replace('\n', ", "),
+            };
+            let reason = format!("not TOML: {reason}");
             Err(Faults::one(Key::root(), reason).at_line(line))
         }
+    }
+}
+
+/// Says what line `line` gives for the second time: a table, whose first header is
+/// looked for, or the key `name`.
+fn given_twice(text: &str, line: Option<usize>, name: &str) -> String {
+    let header = |line: &str| {
+        let line = line.trim();
+        let end = line.rfind(']').filter(|_| line.starts_with('['))?;
+        Some(line[..=end].to_string())
+    };
+    let line = line.map_or(0, |line| line - 1);
+    let Some(table) = text.lines().nth(line).and_then(header) else {
+        return format!("the key {name} is there twice in one table");
+    };
+    let mut before = text.lines().take(line);
+    match before.position(|line| header(line).as_ref() == Some(&table)) {
+        Some(first) => format!(
+            "the table {table} is there twice, first in line {}; put the two together",
+            first + 1
+        ),
+        None => format!("the table {table} is there already under other headers or keys"),
     }
 }
 
@@ -458,6 +485,10 @@ mod tests {
                 "line 2: settings.pki.a.trusted: expected true or false, got a string",
             ),
             (
+                "[settings]\nmotd = 7.0",
+                "line 2: settings.motd: expected a text of at most 64 KiB (a string), got the number 7.0 (a float; the integer is written 7); put it in quotes (with apiclient set: --json)",
+            ),
+            (
                 "[settings.dns]\nname-servers = 1e400",
                 "line 2: settings.dns.name-servers: the number is not finite",
             ),
@@ -473,7 +504,15 @@ mod tests {
             ("[settings\n", "line 1: settings: not TOML: "),
             (
                 "[settings]\nmotd = 'a'\nmotd = 'b'",
-                "line 3: settings: not TOML: ",
+                "line 3: settings: not TOML: the key motd is there twice in one table",
+            ),
+            (
+                "[settings.ntp]\noptions = []\n [settings.ntp] # again\n",
+                "line 3: settings: not TOML: the table [settings.ntp] is there twice, first in line 1; put the two together",
+            ),
+            (
+                "[settings]\nntp.options = []\n[settings.ntp]\n",
+                "line 3: settings: not TOML: the table [settings.ntp] is there already under other headers or keys",
             ),
             ("[settings]\n\u{0}", "line 2: settings: not TOML: "),
         ] {

@@ -8,6 +8,7 @@ pub mod motd;
 pub mod network;
 pub mod ntp;
 pub mod pki;
+pub mod user_data;
 
 use crate::model::group;
 use crate::{Model, Schema, Variant};
@@ -17,6 +18,10 @@ group! {
     pub struct Settings {
         /// Message of the day, shown to whoever opens a terminal in a host container.
         "motd" => motd: motd::Motd, default "Welcome to Bulkhead!";
+        /// What a fault in user data costs: `lenient` leaves a faulty setting at its
+        /// default unless it decides the host's identity, its cluster or its
+        /// security; with `strict` any fault stops the boot.
+        "user-data-policy" => user_data_policy: user_data::UserDataPolicy, default "lenient";
         /// Names and proxies of the network.
         "network" => network: network::Network;
         /// Time synchronisation.

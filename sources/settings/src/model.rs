@@ -632,9 +632,21 @@ pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null, which is no value (use unset to remove a setting)".into(),
         Value::Bool(flag) => format!("the boolean {flag}"),
+        Value::Number(number) if number.is_f64() => match whole(number) {
+            Some(whole) => format!("the number {number} (a float; the integer is written {whole})"),
+            None => format!("the number {number}"),
+        },
         Value::Number(number) => format!("the number {number}"),
         Value::String(_) => "a string".into(),
         Value::Array(_) => "a list".into(),
         Value::Object(_) => "a table".into(),
     }
+}
+
+/// The integer that a float with nothing behind its point stands for.
+fn whole(number: &serde_json::Number) -> Option<i64> {
+    let float = number.as_f64()?;
+    // Up to there every integer has a float of its own.
+    let is_exact = float.fract() == 0.0 && float.abs() < (1_u64 << 53) as f64;
+    is_exact.then_some(float as i64)
 }
