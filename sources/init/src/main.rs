@@ -16,6 +16,7 @@ mod disks;
 mod etc;
 mod kernel_modules;
 mod log;
+mod memory;
 mod mounts;
 mod outcome;
 
@@ -73,6 +74,9 @@ fn boot(restart: &mut Restart) -> Result<std::convert::Infallible, Failure> {
 
     let machine_id = identity(&found.disk, record)?;
     etc::prepare(Path::new(ROOT), Path::new("/run"), &machine_id)?;
+    if let Err(failure) = memory::fit_reserve() {
+        log::warn(&failure.to_string());
+    }
     mounts::switch_root(Path::new(ROOT))?;
     log::mark("starting systemd");
     let error = Command::new(SYSTEMD)

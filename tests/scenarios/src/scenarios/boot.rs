@@ -39,6 +39,8 @@ pub(crate) fn check_clean(journal: &Journal) -> Result<()> {
     journal.forbid("dependency failed")
 }
 
+/// MiB that a host of 2 GiB may use, caches that it does not need left out.
+const MEMORY_IN_USE: u64 = 120;
 /// Numbers of the errors that the host is to refuse with.
 const PERMISSION_DENIED: i32 = 13;
 const READ_ONLY: i32 = 30;
@@ -82,11 +84,15 @@ pub(crate) fn inside(stage: &mut Stage<'_>) -> Result<()> {
     let bpf = read("/proc/sys/kernel/unprivileged_bpf_disabled")?;
     ensure!(bpf != "0", "kernel.unprivileged_bpf_disabled is {bpf}");
     let memory = probe.meminfo()?;
+    let used = (memory.total - memory.available) >> 20;
     stage.note(format!(
-        "{} of {} MiB in use right after the boot",
-        (memory.total - memory.available) >> 20,
+        "{used} of {} MiB in use right after the boot",
         memory.total >> 20
     ));
+    ensure!(
+        used <= MEMORY_IN_USE,
+        "{used} MiB are in use right after the boot"
+    );
     stage.power_off(machine)?;
     check_clean(&stage.journal(&disk)?)
 }
