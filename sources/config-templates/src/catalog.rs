@@ -1,12 +1,12 @@
 //! Which files there are.
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use settings::Key;
 use std::collections::BTreeSet;
 
 /// All rendered files of an image, as in `config-files.toml`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Catalog {
     /// The files, in the order in which they are written.
@@ -14,15 +14,16 @@ pub struct Catalog {
     pub files: Vec<ConfigFile>,
 }
 
-/// One rendered file.
-#[derive(Clone, Debug, Deserialize)]
+/// One rendered file, as a package's manifest declares it and the image lists it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ConfigFile {
     /// Its name in the API.
     pub name: String,
     /// Where it lies, absolute.
     pub path: String,
-    /// Where its template lies, absolute.
+    /// Where its template lies: below the package's folder in a manifest, absolute
+    /// in the image.
     pub template: String,
     /// Settings that the template reads, as keys or tables of keys.
     pub settings: Vec<String>,
@@ -44,7 +45,7 @@ fn default_mode() -> String {
 }
 
 /// What a rendered text must parse as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// A TOML document.
@@ -93,6 +94,11 @@ impl Catalog {
 impl ConfigFile {
     fn check(&self) -> Result<()> {
         use settings::{Model, Settings};
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        ensure!(
+            !self.name.is_empty() && self.name.chars().all(plain),
+            "its name is not one of lower-case letters, digits and '-'"
+        );
         for path in [&self.path, &self.template] {
             ensure!(
                 path.starts_with('/') && !path.split('/').any(|part| part == ".."),

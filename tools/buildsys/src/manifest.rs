@@ -6,6 +6,7 @@
 //! known to be complete.
 
 use anyhow::{Context, Result, bail};
+use config_templates::ConfigFile;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -219,63 +220,6 @@ pub struct UnitLinks {
     /// Unit → units that require it (`<unit>.requires/`).
     #[serde(default, rename = "required-by")]
     pub required_by: BTreeMap<String, Vec<String>>,
-}
-
-/// One `[[config]]` table: a file that the host renders from settings.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct ConfigFile {
-    /// Name in the API (`configuration-files.<name>`).
-    pub name: Name,
-    /// Absolute path of the rendered file.
-    pub path: String,
-    /// Template, relative to the package's folder.
-    pub template: String,
-    /// Settings that the template reads, as prefixes below `settings`.
-    pub settings: Vec<String>,
-    /// Units restarted when the file has changed.
-    #[serde(default)]
-    pub restart: Vec<String>,
-    /// Units reloaded (or restarted if they cannot) when the file has changed.
-    #[serde(default)]
-    pub reload: Vec<String>,
-    /// What the rendered text must parse as.
-    pub format: ConfigFormat,
-    /// Permissions, in octal.
-    #[serde(default = "ConfigFile::default_mode")]
-    pub mode: String,
-}
-
-impl ConfigFile {
-    fn default_mode() -> String {
-        "0644".to_string()
-    }
-}
-
-/// Format of a rendered file, by which it is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ConfigFormat {
-    /// TOML document.
-    Toml,
-    /// JSON document.
-    Json,
-    /// `KEY=value` lines.
-    Env,
-    /// No format that could be checked.
-    Text,
-}
-
-impl ConfigFormat {
-    /// The name used in manifests and on the host.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Toml => "toml",
-            Self::Json => "json",
-            Self::Env => "env",
-            Self::Text => "text",
-        }
-    }
 }
 
 /// The `[hardening]` table.

@@ -1,19 +1,16 @@
 //! `bulkhead build`.
 
+use crate::image_choice::ImageChoice;
 use anyhow::{Context, Result};
-use buildsys::image::{self, BuildRequest};
+use buildsys::image;
 use buildsys::progress::Progress;
-use buildsys::project::{Arch, Project};
+use buildsys::project::Project;
 
 /// Arguments of `build`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The variant; `<variant>-dev` is its twin with the dev door.
-    #[arg(long)]
-    variant: Option<String>,
-    /// Processor architecture: x86_64 or aarch64.
-    #[arg(long, default_value = "x86_64")]
-    arch: Arch,
+    #[command(flatten)]
+    image: ImageChoice,
     /// Fail where the lock would have to change.
     #[arg(long)]
     locked: bool,
@@ -26,12 +23,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let project = Project::find()?;
     let progress = Progress::new();
-    let request = BuildRequest {
-        variant: args.variant,
-        arch: args.arch,
-        locked: args.locked,
-    };
-    let image = image::build(&project, &request, &progress)?;
+    let image = image::build(&project, &args.image.request(args.locked), &progress)?;
     if args.json {
         let text = serde_json::to_string_pretty(&image.description).context("cannot write JSON")?;
         println!("{text}");

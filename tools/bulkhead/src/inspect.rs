@@ -1,20 +1,17 @@
 //! `bulkhead inspect`.
 
+use crate::image_choice::ImageChoice;
 use anyhow::{Context, Result};
 use buildsys::image::description::Description;
 use buildsys::image::inspect;
 use buildsys::progress;
-use buildsys::project::{Arch, Project};
+use buildsys::project::Project;
 
 /// Arguments of `inspect`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The variant; the project's default when none is given.
-    #[arg(long)]
-    variant: Option<String>,
-    /// Processor architecture: x86_64 or aarch64.
-    #[arg(long, default_value = "x86_64")]
-    arch: Arch,
+    #[command(flatten)]
+    image: ImageChoice,
     /// List the files of this locked Debian package instead.
     #[arg(long, value_name = "NAME")]
     package: Option<String>,
@@ -27,7 +24,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let project = Project::find()?;
     if let Some(name) = &args.package {
-        let files = inspect::package_files(&project, name, args.arch)?;
+        let files = inspect::package_files(&project, name, args.image.arch)?;
         if args.json {
             println!(
                 "{}",
@@ -38,11 +35,8 @@ pub fn run(args: Args) -> Result<()> {
         }
         return Ok(());
     }
-    let variant = args
-        .variant
-        .as_deref()
-        .unwrap_or(&project.config.release.default_variant);
-    let description = inspect::latest(&project, variant, args.arch)?;
+    let variant = args.image.variant(&project);
+    let description = inspect::latest(&project, variant, args.image.arch)?;
     if args.json {
         println!(
             "{}",

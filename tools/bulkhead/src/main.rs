@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod clean;
 mod fuzz;
+mod image_choice;
 mod inspect;
 mod keys;
 mod lock;

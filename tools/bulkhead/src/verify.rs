@@ -1,19 +1,16 @@
 //! `bulkhead verify`.
 
+use crate::image_choice::ImageChoice;
 use anyhow::{Context, Result, bail};
 use buildsys::image::verify;
 use buildsys::progress::Progress;
-use buildsys::project::{Arch, Project};
+use buildsys::project::Project;
 
 /// Arguments of `verify`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The variant; the project's default when none is given.
-    #[arg(long)]
-    variant: Option<String>,
-    /// Processor architecture: x86_64 or aarch64.
-    #[arg(long, default_value = "x86_64")]
-    arch: Arch,
+    #[command(flatten)]
+    image: ImageChoice,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -23,7 +20,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let project = Project::find()?;
     let progress = Progress::new();
-    let result = verify::verify(&project, args.variant, args.arch, &progress)?;
+    let result = verify::verify(&project, &args.image.request(true), &progress)?;
     if args.json {
         println!(
             "{}",

@@ -19,6 +19,7 @@ use boot_slots::layout::{self, Role, Slot};
 use disk_image::authenticode;
 use disk_image::rootfs_tar::{self, Compression};
 use disk_image::{disk, esp};
+use serde::Serialize;
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::os::unix::fs::symlink;
@@ -220,16 +221,13 @@ impl Ingredients<'_> {
         });
         root.add_file("usr/lib/os-release", os_release.clone().into_bytes(), 0o644)?;
         let packages: Vec<&Package> = self.packages.iter().map(|built| built.package).collect();
-        for (name, table) in [
-            (
-                "defaults.toml",
-                content::settings_defaults(self.definitions, self.variant)?,
-            ),
-            ("config-files.toml", content::config_files(&packages)?),
-        ] {
-            let text = toml::to_string(&table).with_context(|| format!("cannot write {name}"))?;
-            root.add_file(&format!("{SHARE}/{name}"), text.into_bytes(), 0o644)?;
-        }
+        let defaults = content::settings_defaults(self.definitions, self.variant)?;
+        add_toml(root, "defaults.toml", &defaults)?;
+        add_toml(
+            root,
+            "config-files.toml",
+            &content::config_files(&packages)?,
+        )?;
         add_trust_store(root)?;
         let inventory =
             serde_json::to_vec_pretty(&serde_json::json!({ "Content": self.package_lines() }))
@@ -436,6 +434,12 @@ impl Ingredients<'_> {
         lines.dedup();
         lines
     }
+}
+
+/// Adds a document to Bulkhead's own data in the image.
+fn add_toml(root: &mut Rootfs, name: &str, document: &impl Serialize) -> Result<()> {
+    let text = toml::to_string(document).with_context(|| format!("cannot write {name}"))?;
+    root.add_file(&format!("{SHARE}/{name}"), text.into_bytes(), 0o644)
 }
 
 /// Folder of the certificates, each a file.

@@ -4,6 +4,7 @@
 use crate::manifest::{Definitions, Package, Variant};
 use crate::project::Arch;
 use anyhow::{Context, Result, bail};
+use config_templates::Catalog;
 use std::fs;
 use toml::{Table, Value};
 
@@ -83,9 +84,10 @@ fn merge(into: &mut Table, from: Table) {
     }
 }
 
-/// The catalogue of configuration files that the packages declare.
-pub fn config_files(packages: &[&Package]) -> Result<Table> {
-    let mut files = Vec::new();
+/// The catalogue of configuration files that the packages declare, with templates
+/// where the image has them.
+pub fn config_files(packages: &[&Package]) -> Result<Catalog> {
+    let mut catalog = Catalog::default();
     for package in packages {
         for config in &package.manifest.config {
             let Some(template) = config.template.strip_prefix("templates/") else {
@@ -95,25 +97,12 @@ pub fn config_files(packages: &[&Package]) -> Result<Table> {
                     config.template
                 );
             };
-            let strings =
-                |list: &[String]| Value::Array(list.iter().cloned().map(Value::String).collect());
-            let mut file = Table::new();
-            file.insert("name".into(), config.name.as_str().into());
-            file.insert("path".into(), config.path.as_str().into());
-            let template = format!("/{SHARE}/templates/{}/{template}", package.name());
-            file.insert("template".into(), template.into());
-            file.insert("settings".into(), strings(&config.settings));
-            file.insert("restart".into(), strings(&config.restart));
-            file.insert("reload".into(), strings(&config.reload));
-            file.insert("format".into(), config.format.as_str().into());
-            file.insert("mode".into(), config.mode.as_str().into());
-            files.push(Value::Table(file));
+            let mut file = config.clone();
+            file.template = format!("/{SHARE}/templates/{}/{template}", package.name());
+            catalog.files.push(file);
         }
     }
-    Ok(Table::from_iter([(
-        "config-file".to_string(),
-        Value::Array(files),
-    )]))
+    Ok(catalog)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use super::{BuildRequest, build};
 use crate::progress::Progress;
-use crate::project::{Arch, Folders, Project};
+use crate::project::{Folders, Project};
 use crate::store;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -65,16 +65,10 @@ impl Comparison {
 /// at when it is not.
 pub fn verify(
     project: &Project,
-    variant: Option<String>,
-    arch: Arch,
+    request: &BuildRequest,
     progress: &Progress,
 ) -> Result<Comparison> {
-    let request = BuildRequest {
-        variant,
-        arch,
-        locked: true,
-    };
-    let first = build(project, &request, progress)?.folder;
+    let first = build(project, request, progress)?.folder;
 
     let elsewhere = project.build_dir().join("verify");
     store::remove_tree(&elsewhere)?;
@@ -93,7 +87,7 @@ pub fn verify(
         data: project.folders.data.clone(),
     };
     progress.message("building again from nothing");
-    let second = build(&again, &request, progress)?.folder;
+    let second = build(&again, request, progress)?.folder;
 
     let comparison = compare(&first, &second)?;
     if comparison.is_equal() {
