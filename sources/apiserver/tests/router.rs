@@ -33,7 +33,7 @@ async fn reading_settings() {
         &[
             (
                 "GET /settings",
-                r#"200 {"kernel":{"lockdown":"integrity"},"motd":"Hello","network":{"hostname":"node-1"},"ntp":{"options":["iburst"],"time-servers":["pool.ntp.org"]}}"#,
+                r#"200 {"kernel":{"hugepages":{"static":{"essential":false}},"lockdown":"integrity"},"metrics":{"send-metrics":false},"motd":"Hello","network":{"hostname":"node-1"},"ntp":{"options":["iburst"],"time-servers":["pool.ntp.org"]},"oci-hooks":{"log4j-hotpatch-enabled":false},"updates":{"ignore-waves":false,"version-lock":"latest"},"user-data-policy":"lenient"}"#,
             ),
             ("GET /settings/", "200 {…"),
             ("GET /settings?keys=settings.motd", r#"200 {"motd":"Hello"}"#),

@@ -143,17 +143,16 @@ impl Document {
     }
 
     /// Removes the setting, or all settings of the table, at `key`, and says
-    /// which those were.
+    /// which those were. What cannot be without one of them goes as well: the
+    /// other one of two limits.
     pub fn unset(&mut self, key: &Key) -> Vec<Key> {
-        let removed: Vec<Key> = self
-            .keys()
-            .into_iter()
-            .filter(|set| set.is_within(key))
-            .collect();
-        for key in &removed {
+        let before = self.keys();
+        for key in before.iter().filter(|set| set.is_within(key)) {
             remove(&mut self.tree, key.parts());
         }
-        removed
+        *self = Self::from(&self.settings());
+        let is_gone = |key: &Key| self.get(key).is_none();
+        before.into_iter().filter(is_gone).collect()
     }
 
     /// Only the settings whose key `wanted` accepts.
@@ -381,7 +380,7 @@ fn line_at(text: &str, offset: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::properties;
+    use crate::{Schema, properties};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -454,10 +453,7 @@ mod tests {
                 "\n[settings]\nmtod = 'x'",
                 "line 3: settings.mtod: unknown key; did you mean settings.motd?",
             ),
-            (
-                "[settings.kubernetes]",
-                "line 1: settings.kubernetes: unknown key",
-            ),
+            ("[settings.zebra]", "line 1: settings.zebra: unknown key"),
             (
                 "[settings.ntp]\n# comment\n'time_servers' = []",
                 "line 3: settings.ntp.time_servers: unknown key; did you mean settings.ntp.time-servers?",
@@ -650,13 +646,20 @@ mod tests {
             at("/properties/kernel/properties/lockdown/enum"),
             json!(["none", "integrity", "confidentiality"])
         );
-        assert_eq!(
-            schema.skeleton(),
-            json!({
-                "autoscaling": {}, "cloudformation": {},
-                "dns": {}, "kernel": { "modules": {}, "sysctl": {} }, "network": {}, "ntp": {}, "pki": {},
-            })
-        );
+        let skeleton = schema.skeleton();
+        for (pointer, expected) in [
+            ("/kernel/modules", Some(json!({}))),
+            ("/kubernetes/node-labels", Some(json!({}))),
+            (
+                "/oci-defaults/resource-limits/max-open-files",
+                Some(json!({})),
+            ),
+            ("/motd", None),
+            ("/kernel/lockdown", None),
+            ("/pki", Some(json!({}))),
+        ] {
+            assert_eq!(skeleton.pointer(pointer), expected.as_ref(), "{pointer}");
+        }
     }
 
     #[test]
@@ -746,6 +749,15 @@ mod tests {
         ];
         let name = prop_oneof![
             Just("motd"),
+            Just("kubernetes"),
+            Just("node-taints"),
+            Just("cluster-dns-ip"),
+            Just("container-registry"),
+            Just("mirrors"),
+            Just("boot"),
+            Just("kernel-parameters"),
+            Just("static"),
+            Just("2Mi"),
             Just("ntp"),
             Just("options"),
             Just("kernel"),
@@ -772,7 +784,152 @@ mod tests {
         })
     }
 
+    /// Every setting that there is, with a value that is accepted.
+    fn examples() -> Vec<(Key, Value)> {
+        fn walk(schema: &Schema, at: &Key, example: &str, found: &mut Vec<(Key, Value)>) {
+            match schema {
+                Schema::Table { fields, others, .. } => {
+                    for field in fields.iter() {
+                        walk(
+                            &field.schema,
+                            &at.child(field.name),
+                            &field.example(),
+                            found,
+                        );
+                    }
+                    if let Some(others) = others {
+                        walk(others, at, "", found);
+                    }
+                }
+                Schema::Map { example, value, .. } => {
+                    walk(value, &at.child(example), &value.example(), found);
+                }
+                _ => {
+                    let table: toml::Table = format!("x = {example}").parse().expect(example);
+                    let value = serde_json::to_value(&table["x"]).expect("no date");
+                    found.push((at.clone(), value));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(&Settings::schema(), &Key::root(), "", &mut found);
+        found
+    }
+
+    #[test]
+    fn all_settings_at_once() {
+        let mut tree = Map::new();
+        let examples = examples();
+        for (key, value) in &examples {
+            insert(&mut tree, key.parts(), value.clone());
+        }
+        assert!(examples.len() > 230, "{}", examples.len());
+        let tree = Value::Object(tree);
+        let (document, faults) = Document::salvage(&tree);
+        assert!(faults.is_empty(), "{faults}");
+        assert_eq!(document.keys().len(), examples.len());
+        properties::tree_of_settings(&tree);
+    }
+
+    /// Some of all settings, most of them with good values.
+    fn settings() -> impl Strategy<Value = Value> {
+        let one = (0..examples().len(), prop::option::weighted(0.2, value()));
+        prop::collection::vec(one, 0..12).prop_map(|chosen| {
+            let examples = examples();
+            let mut tree = Map::new();
+            for (n, other) in chosen {
+                let (key, value) = &examples[n];
+                insert(
+                    &mut tree,
+                    key.parts(),
+                    other.unwrap_or_else(|| value.clone()),
+                );
+            }
+            Value::Object(tree)
+        })
+    }
+
+    #[test]
+    fn limits_go_together() {
+        let limit = |part: &str| {
+            key(&format!(
+                "oci-defaults.resource-limits.max-core-file-size.{part}"
+            ))
+        };
+        for (hard, soft, good) in [
+            (json!(10), json!(5), true),
+            (json!("unlimited"), json!(5), true),
+            (json!(-1), json!("unlimited"), true),
+            (json!(5), json!(10), false),
+            (json!(5), json!("unlimited"), false),
+            (json!(5), json!(-2), false),
+            (json!(5), json!("none"), false),
+        ] {
+            let limits = json!({ "hard-limit": hard, "soft-limit": soft });
+            let tree = Document::single(&limit("x"), json!(0));
+            let mut tree = tree;
+            tree["oci-defaults"]["resource-limits"]["max-core-file-size"] = limits;
+            assert_eq!(Document::from_value(&tree).is_ok(), good, "{hard} {soft}");
+        }
+        let half = Document::single(&limit("hard-limit"), json!(5));
+        let faults = Document::from_value(&half)
+            .expect_err("half a limit")
+            .to_string();
+        assert!(faults.contains("only taken together"), "{faults}");
+        let mut whole = document(json!({ "oci-defaults": { "resource-limits": {
+            "max-core-file-size": { "hard-limit": "unlimited", "soft-limit": 0 } } } }));
+        assert_eq!(whole.get(&limit("hard-limit")), Some(&json!(-1)));
+        let removed = whole.unset(&limit("soft-limit"));
+        assert_eq!(removed, [limit("hard-limit"), limit("soft-limit")]);
+        assert!(whole.is_empty());
+    }
+
+    #[test]
+    fn other_names_of_settings() {
+        for (given, returned) in [
+            (
+                json!({"boot": {"kernel-parameters": {"a.b": ["1"]}}}),
+                json!({"boot": {"kernel": {"a.b": ["1"]}}}),
+            ),
+            (
+                json!({"boot": {"init-parameters": {"a": []}, "kernel": {"b": []}}}),
+                json!({"boot": {"init": {"a": []}, "kernel": {"b": []}}}),
+            ),
+            (
+                json!({"container-registry": {"creds": [{"registry": "r", "auth": "YTpi"}]}}),
+                json!({"container-registry": {"credentials": [{"registry": "r", "auth": "YTpi"}]}}),
+            ),
+            (
+                json!({"container-registry": {"mirrors": {"b": ["http://c"], "*": []}}}),
+                json!({"container-registry": {"mirrors": [
+                    {"registry": "*", "endpoint": []}, {"registry": "b", "endpoint": ["http://c"]}]}}),
+            ),
+            (
+                json!({"container-runtime": {"concurrent-layer-fetch-buffer": "64mb"}}),
+                json!({"container-runtime": {"concurrent-download-chunk-size": 64_000_000}}),
+            ),
+        ] {
+            assert_eq!(document(given).to_value(), returned);
+        }
+        let text = "[settings.boot.kernel]\na = []\n[settings.boot.kernel-parameters]\nb = []";
+        assert_eq!(
+            faults(text),
+            "line 3: settings.boot.kernel-parameters: the same setting as settings.boot.kernel; give one of them"
+        );
+        let text =
+            "[settings.container-registry]\nmirrors = [{ registry = 'a' }, { endpiont = [] }]";
+        assert_eq!(
+            faults(text),
+            "line 2: settings.container-registry.mirrors: item 2: endpiont: unknown key; did you mean settings.container-registry.mirrors.endpoint?"
+        );
+    }
+
     proptest! {
+        #[test]
+        fn some_of_all_settings_are_taken_or_refused(tree in settings()) {
+            properties::tree_of_settings(&tree);
+        }
+
         #[test]
         fn any_tree_is_taken_or_refused(tree in value()) {
             properties::tree_of_settings(&tree);

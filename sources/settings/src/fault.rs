@@ -67,6 +67,11 @@ impl Faults {
         self.list.is_empty()
     }
 
+    /// How many there are, told or not.
+    pub fn len(&self) -> usize {
+        self.list.len() + self.untold
+    }
+
     /// The faults that are told one by one.
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.list.iter()

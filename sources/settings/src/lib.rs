@@ -24,6 +24,7 @@
 mod document;
 mod fault;
 pub mod groups;
+mod json_schema;
 mod key;
 pub mod limits;
 mod model;

@@ -28,8 +28,14 @@ pub trait Model: Sized {
 pub trait Scalar: Sized {
     /// What is accepted, as a noun: "a host name".
     const WHAT: &'static str;
-    /// `string`, `boolean` or `integer`.
+    /// `string`, `boolean`, `integer` or `number`.
     const KIND: &'static str = "string";
+    /// A value in TOML. Empty if there are [`Scalar::choices`]: the first.
+    const EXAMPLE: &'static str;
+    /// What every text of it matches, where that is simple (ECMA-262).
+    const PATTERN: Option<&'static str> = None;
+    /// The least and the greatest number.
+    const RANGE: Option<(i64, i64)> = None;
 
     /// Checks the value.
     fn check(value: &Value) -> Result<Self, String>;
@@ -47,6 +53,8 @@ pub trait Scalar: Sized {
 pub trait MapKey: Ord + Sized {
     /// What is accepted, as a noun: "a name of letters, digits and '-'".
     const WHAT: &'static str;
+    /// A name that is accepted.
+    const EXAMPLE: &'static str;
 
     /// Checks the name.
     fn check(name: &str) -> Option<Self>;
@@ -64,11 +72,15 @@ pub enum Schema {
         doc: &'static str,
         /// Its keys.
         fields: Arc<[Field]>,
+        /// A [`Schema::Map`] of further keys, which the user chooses.
+        others: Option<Box<Schema>>,
     },
     /// A table whose keys the user chooses.
     Map {
         /// What the keys are.
         key: &'static str,
+        /// One that is accepted.
+        example: &'static str,
         /// What lies behind each.
         value: Box<Schema>,
     },
@@ -76,14 +88,22 @@ pub enum Schema {
     List(Box<Schema>),
     /// A pair, written as a list of two.
     Pair(Box<(Schema, Schema)>),
+    /// One of two forms, of which the first is the usual one.
+    Either(Box<(Schema, Schema)>),
     /// A single value.
     Scalar {
-        /// `string`, `boolean` or `integer`.
+        /// `string`, `boolean`, `integer` or `number`.
         kind: &'static str,
         /// What is accepted, as a noun.
         what: &'static str,
         /// All values there are, if few.
         choices: Option<&'static [&'static str]>,
+        /// What every text of it matches, where that is simple (ECMA-262).
+        pattern: Option<&'static str>,
+        /// The least and the greatest number.
+        range: Option<(i64, i64)>,
+        /// A value in TOML.
+        example: &'static str,
     },
 }
 
@@ -104,6 +124,8 @@ pub struct Field {
     pub scope: Scope,
     /// Another name under which it is taken. It is stored under its own.
     pub alias: Option<&'static str>,
+    /// A value in TOML, where one of its type would not do.
+    pub example: Option<&'static str>,
 }
 
 /// A setting that the host computes while it is unset.
@@ -216,14 +238,23 @@ impl Schema {
         let mut innermost = None;
         for (depth, part) in key.parts().iter().enumerate() {
             here = match here {
-                Self::Table { fields, .. } => {
-                    let field = fields.iter().find(|field| field.is_named(part));
-                    let field = field.ok_or((depth, here))?;
-                    innermost = Some(field);
-                    &field.schema
+                Self::Table { fields, others, .. } => {
+                    match (
+                        fields.iter().find(|field| field.is_named(part)),
+                        others.as_deref(),
+                    ) {
+                        (Some(field), _) => {
+                            innermost = Some(field);
+                            &field.schema
+                        }
+                        (None, Some(Self::Map { value, .. })) => value,
+                        _ => return Err((depth, here)),
+                    }
                 }
                 Self::Map { value, .. } => value,
-                Self::List(_) | Self::Pair(_) | Self::Scalar { .. } => return Err((depth, here)),
+                Self::List(_) | Self::Pair(_) | Self::Either(_) | Self::Scalar { .. } => {
+                    return Err((depth, here));
+                }
             };
         }
         Ok((innermost, here))
@@ -237,8 +268,13 @@ impl Schema {
     /// What of it has a scope that `wanted` accepts.
     pub(crate) fn only(&self, wanted: &dyn Fn(Scope) -> bool) -> Self {
         match self {
-            Self::Table { doc, fields } => Self::Table {
+            Self::Table {
                 doc,
+                fields,
+                others,
+            } => Self::Table {
+                doc,
+                others: others.clone(),
                 fields: fields
                     .iter()
                     .filter(|field| wanted(field.scope))
@@ -248,12 +284,17 @@ impl Schema {
                     })
                     .collect(),
             },
-            Self::Map { key, value } => Self::Map {
+            Self::Map {
                 key,
+                example,
+                value,
+            } => Self::Map {
+                key,
+                example,
                 value: Box::new(value.only(wanted)),
             },
             // A list is one setting, and has no scope within it.
-            Self::List(_) | Self::Pair(_) | Self::Scalar { .. } => self.clone(),
+            Self::List(_) | Self::Pair(_) | Self::Either(_) | Self::Scalar { .. } => self.clone(),
         }
     }
 
@@ -285,7 +326,7 @@ impl Schema {
                         .map(|field| &field.schema)
                 }
                 Self::Map { value, .. } => Some(value.as_ref()),
-                Self::List(_) | Self::Pair(_) | Self::Scalar { .. } => None,
+                Self::List(_) | Self::Pair(_) | Self::Either(_) | Self::Scalar { .. } => None,
             };
             if let (Some(schema), Value::Object(table)) = (schema, value) {
                 schema.note_foreign(table, variant, at, faults);
@@ -294,63 +335,55 @@ impl Schema {
         }
     }
 
-    /// As a JSON Schema (draft 2020-12) of this place.
-    pub fn json_schema(&self) -> Value {
+    /// A value that is accepted, in TOML. Of a table it is one of the first key.
+    pub fn example(&self) -> String {
         match self {
-            Self::Table { doc, fields } => {
-                let properties: Map<String, Value> = fields
-                    .iter()
-                    .map(|field| (field.name.to_string(), field.json_schema()))
-                    .collect();
-                json!({
-                    "type": "object",
-                    "description": doc.trim(),
-                    "properties": properties,
-                    "additionalProperties": false,
-                })
-            }
-            Self::Map { key, value } => json!({
-                "type": "object",
-                "description": format!("Keys: {key}."),
-                "additionalProperties": value.json_schema(),
-            }),
-            Self::List(item) => json!({ "type": "array", "items": item.json_schema() }),
-            Self::Pair(pair) => json!({
-                "type": "array",
-                "prefixItems": [pair.0.json_schema(), pair.1.json_schema()],
-                "items": false,
-                "minItems": 2,
-            }),
-            Self::Scalar {
-                kind,
-                what,
-                choices,
-            } => match choices {
-                Some(choices) => json!({ "enum": choices }),
-                None => json!({ "type": kind, "description": what }),
+            Self::Table { fields, .. } => match fields.first() {
+                Some(field) => format!("{{ {} = {} }}", toml_key(field.name), field.example()),
+                None => "{}".to_string(),
             },
+            Self::Map { example, value, .. } => {
+                format!("{{ {} = {} }}", toml_key(example), value.example())
+            }
+            Self::List(item) => format!("[{}]", item.example()),
+            Self::Pair(pair) => format!("[{}, {}]", pair.0.example(), pair.1.example()),
+            Self::Either(forms) => forms.0.example(),
+            Self::Scalar {
+                choices: Some([first, ..]),
+                ..
+            } => toml_string(first),
+            Self::Scalar { example, .. } => example.to_string(),
         }
     }
 }
 
 impl Field {
+    /// A value that is accepted, in TOML.
+    pub fn example(&self) -> String {
+        match self.example {
+            Some(example) => example.to_string(),
+            None => self.schema.example(),
+        }
+    }
+
     /// True if `name` is its name or its other name.
     fn is_named(&self, name: &str) -> bool {
         self.name == name || self.alias == Some(name)
     }
+}
 
-    fn json_schema(&self) -> Value {
-        let mut schema = self.schema.json_schema();
-        if let Some(schema) = schema.as_object_mut() {
-            if !self.doc.trim().is_empty() {
-                schema.insert("description".into(), self.doc.trim().into());
-            }
-            if let Some(default) = &self.default {
-                schema.insert("default".into(), default.clone());
-            }
-        }
-        schema
+/// One part of a key as TOML writes it.
+pub(crate) fn toml_key(part: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !part.is_empty() && part.chars().all(is_bare) {
+        part.to_string()
+    } else {
+        toml_string(part)
     }
+}
+
+fn toml_string(text: &str) -> String {
+    toml::Value::String(text.to_string()).to_string()
 }
 
 impl<S: Scalar> Model for S {
@@ -369,6 +402,9 @@ impl<S: Scalar> Model for S {
             kind: S::KIND,
             what: S::WHAT,
             choices: S::choices(),
+            pattern: S::PATTERN,
+            range: S::RANGE,
+            example: S::EXAMPLE,
         }
     }
 }
@@ -387,7 +423,10 @@ impl<T: Model> Model for Vec<T> {
                 Some(item) if inner.is_empty() => list.push(item),
                 _ => {
                     for fault in inner.iter() {
-                        faults.add(at, format!("item {}: {}", n + 1, fault.reason));
+                        let within = &fault.key.parts()[at.parts().len()..];
+                        let within: String =
+                            within.iter().map(|part| format!("{part}: ")).collect();
+                        faults.add(at, format!("item {}: {within}{}", n + 1, fault.reason));
                     }
                 }
             }
@@ -464,6 +503,7 @@ impl<K: MapKey, V: Model> Model for BTreeMap<K, V> {
     fn schema() -> Schema {
         Schema::Map {
             key: K::WHAT,
+            example: K::EXAMPLE,
             value: Box::new(V::schema()),
         }
     }
@@ -473,8 +513,8 @@ impl<K: MapKey, V: Model> Model for BTreeMap<K, V> {
 ///
 /// After the key come the field, its type, and, where there is one, `alias`
 /// with another name for the key, `default` with a JSON value, `generated` with
-/// the name of a generator, and `only` with the [`Scope`] of the variants that
-/// have it.
+/// the name of a generator, `only` with the [`Scope`] of the variants that have
+/// it, and `example` with a value in TOML.
 macro_rules! group {
     (
         $(#[doc = $doc:literal])+
@@ -485,7 +525,8 @@ macro_rules! group {
                     $(, alias $alias:literal)?
                     $(, default $default:tt)?
                     $(, generated $generated:literal)?
-                    $(, only $scope:ident)? ;
+                    $(, only $scope:ident)?
+                    $(, example $example:literal)? ;
             )*
         }
     ) => {
@@ -528,11 +569,13 @@ macro_rules! group {
                             generated: $crate::model::group!(@option $($generated)?),
                             scope: $crate::model::group!(@scope $($scope)?),
                             alias: $crate::model::group!(@option $($alias)?),
+                            example: $crate::model::group!(@option $($example)?),
                         },
                     )*]));
                 $crate::Schema::Table {
                     doc: concat!($($doc, "\n"),+),
                     fields: FIELDS.clone(),
+                    others: None,
                 }
             }
         }

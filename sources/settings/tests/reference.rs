@@ -2,18 +2,18 @@
 //! `UPDATE_EXPECT=1` it is written anew.
 
 use expect_test::expect_file;
-use settings::{Key, Model, Schema, Settings};
+use settings::{Document, Field, Key, Model, Schema, Scope, Settings};
 use std::fmt::Write;
+
+const HEAD: &str = "# Settings\n\n\
+    Made from the model in `sources/settings`; `UPDATE_EXPECT=1 cargo test -p settings` writes\n\
+    it anew. A part in angle brackets stands for a name of your choice; one with a dot in it\n\
+    is quoted, as in `settings.kernel.sysctl.\"vm.swappiness\"`. Defaults can differ between\n\
+    variants: `apiclient get settings` shows what holds.\n";
 
 #[test]
 fn the_reference_page_is_up_to_date() {
-    let mut page = String::from(
-        "# Settings\n\n\
-         Made from the model in `sources/settings`; `UPDATE_EXPECT=1 cargo test -p settings` writes\n\
-         it anew. A part in angle brackets stands for a name of your choice; one with a dot in it\n\
-         is quoted, as in `settings.kernel.sysctl.\"vm.swappiness\"`. Defaults can differ between\n\
-         variants: `apiclient get settings` shows what holds.\n",
-    );
+    let mut page = String::from(HEAD);
     let schema = Settings::schema();
     let Schema::Table { fields, .. } = &schema else {
         panic!("settings are a table");
@@ -23,12 +23,17 @@ fn the_reference_page_is_up_to_date() {
             page,
             "\n## settings.{}\n\n{}\n",
             group.name,
-            paragraph(group.doc)
+            text(group.doc)
         );
-        describe(&group.schema, &Key::from_parts([group.name]), &mut page);
-        if !matches!(group.schema, Schema::Table { .. } | Schema::Map { .. }) {
-            let _ = write!(page, "\n{}\n", kind(&group.schema));
-            facts(group.default.as_ref(), group.generated, &mut page);
+        let at = Place::of(group);
+        match &group.schema {
+            Schema::Table { .. } | Schema::Map { .. } => {
+                if let Some(scope) = variants(at.scope) {
+                    let _ = write!(page, "\n{scope}\n");
+                }
+                describe(&group.schema, &at, &mut page);
+            }
+            _ => facts(group, &at, &mut page),
         }
     }
     let path = concat!(
@@ -36,50 +41,114 @@ fn the_reference_page_is_up_to_date() {
         "/../../docs/reference/settings.md"
     );
     expect_file![path].assert_eq(&page);
+    assert_examples_are_good(&page);
 }
 
-fn describe(schema: &Schema, at: &Key, page: &mut String) {
+/// Checks that the model takes each example of the page, and that it sets
+/// something.
+fn assert_examples_are_good(page: &str) {
+    let mut count = 0;
+    for block in page.split("```toml\n").skip(1) {
+        let (example, _) = block.split_once("```").expect("the block's end");
+        let document = Document::from_toml(example)
+            .unwrap_or_else(|faults| panic!("{example}{faults}"))
+            .unwrap_or_default();
+        assert!(!document.is_empty(), "{example}");
+        let (name, _) = example.split_once(" = ").expect(example);
+        let key: Key = name.parse().expect(name);
+        let schema = Settings::schema();
+        assert!(schema.knows(&key), "{key}");
+        count += 1;
+    }
+    assert!(count > 200, "{count} examples were found");
+}
+
+/// Where a setting is, and which variants have it.
+struct Place {
+    shown: String,
+    example: Key,
+    scope: Scope,
+}
+
+impl Place {
+    fn of(group: &Field) -> Self {
+        Self {
+            shown: format!("settings.{}", group.name),
+            example: Key::from_parts([group.name]),
+            scope: group.scope,
+        }
+    }
+
+    fn below(&self, part: &str, example: &str, scope: Scope) -> Self {
+        Self {
+            shown: format!("{}.{part}", self.shown),
+            example: self.example.child(example),
+            scope: match scope {
+                Scope::All => self.scope,
+                narrower => narrower,
+            },
+        }
+    }
+}
+
+fn describe(schema: &Schema, at: &Place, page: &mut String) {
     match schema {
-        Schema::Table { fields, .. } => {
+        Schema::Table { fields, others, .. } => {
             for field in fields.iter() {
-                let at = at.child(field.name);
-                if !matches!(field.schema, Schema::Table { .. }) {
-                    let name = shown(&at);
-                    let _ = write!(page, "\n### `{name}`\n\n{}\n", paragraph(field.doc));
-                }
-                match &field.schema {
-                    Schema::Table { .. } | Schema::Map { .. } => {
-                        describe(&field.schema, &at, page);
-                    }
-                    other => {
-                        let _ = write!(page, "\n{}\n", kind(other));
-                    }
-                }
-                facts(field.default.as_ref(), field.generated, page);
-            }
-        }
-        Schema::Map { key, value } => {
-            let _ = write!(page, "\nNames: {key}.\n");
-            match value.as_ref() {
-                Schema::Table { .. } | Schema::Map { .. } => {
-                    describe(value, &at.child("<name>"), page);
-                }
-                other => {
-                    let _ = write!(page, "\nValues: {}\n", kind(other));
+                let at = at.below(field.name, field.name, field.scope);
+                // What has an example of its own is written as a whole.
+                if field.example.is_some() || !has_settings(&field.schema) {
+                    let _ = write!(page, "\n### `{}`\n\n{}\n", at.shown, text(field.doc));
+                    facts(field, &at, page);
+                } else {
+                    describe(&field.schema, &at, page);
                 }
             }
+            if let Some(others) = others {
+                describe(others, at, page);
+            }
         }
-        _ => {}
+        Schema::Map { value, example, .. } => {
+            describe(value, &at.below("<name>", example, Scope::All), page)
+        }
+        _ => panic!("{} has no settings of its own", at.shown),
     }
 }
 
-fn facts(default: Option<&serde_json::Value>, generated: Option<&str>, page: &mut String) {
-    if let Some(default) = default {
-        let _ = write!(page, "\nDefault: `{default}`\n");
+/// True if there are settings with names of their own below.
+fn has_settings(schema: &Schema) -> bool {
+    match schema {
+        Schema::Table { .. } => true,
+        Schema::Map { value, .. } => has_settings(value),
+        _ => false,
     }
-    if generated.is_some() {
-        page.push_str("\nGenerated by the host while it is unset.\n");
+}
+
+fn facts(field: &Field, at: &Place, page: &mut String) {
+    let mut facts = vec![kind(&field.schema)];
+    if let Some(alias) = field.alias {
+        facts.push(format!("Also taken as `{alias}`."));
     }
+    if let Some(default) = &field.default {
+        facts.push(format!("Default: `{default}`."));
+    }
+    if let Some(generator) = field.generated {
+        facts.push(format!(
+            "While it is unset, the host generates it (`{generator}`)."
+        ));
+    }
+    facts.extend(variants(at.scope));
+    let example = field.example();
+    let _ = write!(
+        page,
+        "\n{}\n\n```toml\n{} = {example}\n```\n",
+        facts.join(" "),
+        at.example
+    );
+}
+
+fn variants(scope: Scope) -> Option<String> {
+    (scope != Scope::All).then(|| format!("Only in {}.", scope.words()))
 }
 
 fn kind(schema: &Schema) -> String {
@@ -89,16 +158,26 @@ fn kind(schema: &Schema) -> String {
             Schema::Pair(pair) => {
                 format!("a list of two: {}, and {}", words(&pair.0), words(&pair.1))
             }
+            Schema::Either(forms) => format!("{}; or {}", words(&forms.0), words(&forms.1)),
             Schema::Scalar {
                 choices: Some(choices),
                 ..
             } => choices
                 .iter()
-                .map(|choice| format!("`{choice}`"))
+                .map(|choice| format!("`\"{choice}\"`"))
                 .collect::<Vec<_>>()
                 .join(" or "),
             Schema::Scalar { what, .. } => what.to_string(),
-            Schema::Table { .. } | Schema::Map { .. } => "a table".to_string(),
+            Schema::Table { fields, .. } => {
+                let names: Vec<_> = fields
+                    .iter()
+                    .map(|field| format!("`{}` ({})", field.name, words(&field.schema)))
+                    .collect();
+                format!("a table of {}", names.join(", "))
+            }
+            Schema::Map { key, value, .. } => {
+                format!("a table; its keys: {key}; its values: {}", words(value))
+            }
         }
     }
     let mut text = words(schema);
@@ -108,11 +187,7 @@ fn kind(schema: &Schema) -> String {
     format!("{text}.")
 }
 
-fn shown(key: &Key) -> String {
-    key.to_string().replace('"', "")
-}
-
-fn paragraph(doc: &str) -> String {
+fn text(doc: &str) -> String {
     let lines: Vec<&str> = doc.lines().map(str::trim).collect();
     lines.join("\n").trim().to_string()
 }

@@ -19,6 +19,7 @@ impl Motd {
 
 impl Scalar for Motd {
     const WHAT: &'static str = "a text of at most 64 KiB";
+    const EXAMPLE: &'static str = "\"Welcome!\"";
 
     fn check(value: &Value) -> Result<Self, String> {
         let text = text(value, Self::WHAT)?;

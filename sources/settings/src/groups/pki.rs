@@ -37,6 +37,7 @@ impl PemBundle {
 
 impl Scalar for PemBundle {
     const WHAT: &'static str = "base64 of certificates in PEM form";
+    const EXAMPLE: &'static str = "\"\"";
 
     fn check(value: &Value) -> Result<Self, String> {
         let text = value

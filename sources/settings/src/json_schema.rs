@@ -1,0 +1,108 @@
+//! The schema as JSON Schema (draft 2020-12), for editors and other programs
+//! that check or complete user data.
+
+use crate::{Field, Schema};
+use serde_json::{Map, Value, json};
+
+impl Schema {
+    /// The schema of a user-data document, with its outer table `settings`.
+    pub fn document_schema(&self, title: &str) -> Value {
+        json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": title,
+            "type": "object",
+            "properties": { "settings": self.json_schema() },
+            "required": ["settings"],
+        })
+    }
+
+    /// The schema of this place.
+    pub fn json_schema(&self) -> Value {
+        match self {
+            Self::Table {
+                doc,
+                fields,
+                others,
+            } => {
+                let mut properties = Map::new();
+                for field in fields.iter() {
+                    let schema = field.json_schema();
+                    if let Some(alias) = field.alias {
+                        properties.insert(alias.to_string(), schema.clone());
+                    }
+                    properties.insert(field.name.to_string(), schema);
+                }
+                let others = match others.as_deref() {
+                    Some(Self::Map { value, .. }) => value.json_schema(),
+                    _ => Value::Bool(false),
+                };
+                json!({
+                    "type": "object",
+                    "description": paragraph(doc),
+                    "properties": properties,
+                    "additionalProperties": others,
+                })
+            }
+            Self::Map { key, value, .. } => json!({
+                "type": "object",
+                "description": format!("Keys: {key}."),
+                "additionalProperties": value.json_schema(),
+            }),
+            Self::List(item) => json!({ "type": "array", "items": item.json_schema() }),
+            Self::Pair(pair) => json!({
+                "type": "array",
+                "prefixItems": [pair.0.json_schema(), pair.1.json_schema()],
+                "items": false,
+                "minItems": 2,
+            }),
+            Self::Either(forms) => {
+                json!({ "anyOf": [forms.0.json_schema(), forms.1.json_schema()] })
+            }
+            Self::Scalar {
+                choices: Some(choices),
+                ..
+            } => json!({ "enum": choices }),
+            Self::Scalar {
+                kind,
+                what,
+                pattern,
+                range,
+                ..
+            } => {
+                let mut schema = json!({ "type": kind, "description": what });
+                if let Some(pattern) = pattern {
+                    schema["pattern"] = (*pattern).into();
+                }
+                if let Some((least, greatest)) = range {
+                    schema["minimum"] = (*least).into();
+                    schema["maximum"] = (*greatest).into();
+                }
+                schema
+            }
+        }
+    }
+}
+
+impl Field {
+    fn json_schema(&self) -> Value {
+        let mut schema = self.schema.json_schema();
+        // A setting's own words come first, then what its type says.
+        let mut description = paragraph(self.doc);
+        if let (Schema::Map { .. } | Schema::Scalar { choices: None, .. }, Some(what)) =
+            (&self.schema, schema["description"].as_str())
+        {
+            description = format!("{description} ({})", what.trim_end_matches('.'));
+        }
+        schema["description"] = description.into();
+        if let Some(default) = &self.default {
+            schema["default"] = default.clone();
+        }
+        schema
+    }
+}
+
+/// A doc comment as one line.
+fn paragraph(doc: &str) -> String {
+    let lines: Vec<&str> = doc.lines().map(str::trim).collect();
+    lines.join(" ").trim().to_string()
+}
