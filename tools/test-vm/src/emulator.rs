@@ -1,8 +1,7 @@
 //! Programs of the emulator toolchain, run in its sandbox.
 
+use crate::process;
 use anyhow::{Context, Result, bail};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeVal;
 use sandbox::{Network, Sandbox, SandboxChild, Stdio};
 use std::ffi::OsString;
 use std::fmt;
@@ -94,12 +93,12 @@ impl Emulator {
         for (outside, inside) in readable {
             sandbox = sandbox.read_only(*outside, *inside);
         }
-        let before = ended_children();
+        let before = process::ended_children();
         let output = sandbox
             .command(program, arguments)
             .output()
             .with_context(|| format!("cannot run {program} of the emulator toolchain"))?;
-        self.spend(ended_children() - before);
+        self.spend(process::ended_children() - before);
         if !output.status.success() {
             bail!(
                 "{program} {} failed ({}): {}",
@@ -134,15 +133,6 @@ impl Emulator {
             .stderr(Stdio::File(copy))
             .spawn()
     }
-}
-
-/// Processor seconds of this process's children that have ended, theirs included.
-fn ended_children() -> f64 {
-    // It fails for a bad argument only.
-    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0.0, |usage| {
-        let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-        seconds(usage.user_time()) + seconds(usage.system_time())
-    })
 }
 
 /// How [`Emulator::spawn`] starts a program.

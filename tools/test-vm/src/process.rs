@@ -3,6 +3,8 @@
 //! The emulator runs in a process namespace of its own, but is seen from outside
 //! like any other process, so its processor time can be followed while it runs.
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use nix::unistd::{SysconfVar, sysconf};
 use std::fs;
 use std::path::Path;
@@ -52,6 +54,15 @@ pub fn tree_cpu_seconds(pid: u32) -> f64 {
         .map(|(_, stat)| stat.ticks)
         .sum();
     to_seconds(ticks)
+}
+
+/// Processor seconds of this process's children that have ended, theirs included.
+pub fn ended_children() -> f64 {
+    // It fails for a bad argument only.
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0.0, |usage| {
+        let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+        seconds(usage.user_time()) + seconds(usage.system_time())
+    })
 }
 
 /// The first process at or below `pid` whose name starts with `name`.

@@ -8,14 +8,13 @@ use anyhow::{Context, Result, ensure};
 use buildsys::image::verify::copy_inputs;
 use buildsys::project::Project;
 use buildsys::{signals, store};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
+use test_vm::process::ended_children;
 
 /// The host program that is changed, as a developer of the host would.
 const CHANGED: &str = "sources/apiserver/src/main.rs";
@@ -80,7 +79,7 @@ fn change(path: &Path) -> Result<()> {
 /// Runs a command to its end and says what it and everything it waited for took.
 fn row(what: &str, mut command: Command) -> Result<Row> {
     eprintln!("{what} …");
-    let (cpu, started) = (children()?, Instant::now());
+    let (cpu, started) = (ended_children(), Instant::now());
     let status = command
         .stdout(Stdio::null())
         .status()
@@ -88,15 +87,7 @@ fn row(what: &str, mut command: Command) -> Result<Row> {
     signals::check()?;
     ensure!(status.success(), "{what}: {status}");
     let wall = started.elapsed().as_secs_f64();
-    Ok(Row::time(what, children()? - cpu, wall))
-}
-
-/// Processor seconds of all processes that ended below this one.
-fn children() -> Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("cannot tell what children took")?;
-    let microseconds =
-        usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
-    Ok(microseconds as f64 / 1e6)
+    Ok(Row::time(what, ended_children() - cpu, wall))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `bulkhead bench`: what builds and boots cost, and how big things are.
 
+mod api;
 mod boots;
 mod builds;
 
@@ -13,8 +14,8 @@ use std::fs;
 use std::path::Path;
 use test_vm::disk;
 
-/// Measure: processor seconds of builds and of a boot up to each of its marks,
-/// sizes of the image, memory in use.
+/// Measure: processor seconds of builds and of a boot up to each of its marks, the
+/// API's speed, sizes of the image, memory in use.
 ///
 /// On a shared machine the clock says little. Processor seconds repeat within a
 /// few per cent, so they are what to compare.
@@ -107,6 +108,7 @@ pub fn run(args: Args) -> Result<()> {
         emulation.acceleration, emulation.reason
     );
     rows.extend(boots::measure(&emulation, &image, &folder, args.boots)?);
+    rows.extend(api::measure(&emulation.emulator, &image, &folder)?);
     rows.extend(sizes(&image)?);
     if args.json {
         println!(
