@@ -12,7 +12,7 @@ group! {
         /// Mirrors of registries; the registry `*` stands for all others. Older
         /// user data has a table here, of lists of endpoints by registry.
         "mirrors" => mirrors: Mirrors,
-            example "[{ registry = \"docker.io\", endpoint = [\"https://mirror.example.com\"] }]";
+            example "[{ registry = \"registry.example.com\", endpoint = [\"https://mirror.example.com\"] }]";
         /// Credentials of registries, also taken as `creds`.
         "credentials" => credentials: Vec<Credential>, alias "creds",
             example "[{ registry = \"registry.example.com\", username = \"puller\", password = \"secret\" }]";
@@ -23,7 +23,7 @@ group! {
     /// Where images of a registry come from.
     pub struct Mirror {
         /// Host name of the registry, or `*`.
-        "registry" => registry: SingleLine, example "\"docker.io\"";
+        "registry" => registry: SingleLine, example "\"registry.example.com\"";
         /// What is asked instead, in this order, and the registry itself last.
         "endpoint" => endpoint: Vec<Url>, example "[\"https://mirror.example.com\"]";
     }
@@ -62,7 +62,7 @@ struct Registry(SingleLine);
 
 impl MapKey for Registry {
     const WHAT: &'static str = "the host name of a registry";
-    const EXAMPLE: &'static str = "docker.io";
+    const EXAMPLE: &'static str = "registry.example.com";
 
     fn check(name: &str) -> Option<Self> {
         crate::Scalar::check(&Value::from(name)).ok().map(Self)
