@@ -380,7 +380,7 @@ fn line_at(text: &str, offset: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Schema, properties};
+    use crate::properties;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -786,34 +786,12 @@ mod tests {
 
     /// Every setting that there is, with a value that is accepted.
     fn examples() -> Vec<(Key, Value)> {
-        fn walk(schema: &Schema, at: &Key, example: &str, found: &mut Vec<(Key, Value)>) {
-            match schema {
-                Schema::Table { fields, others, .. } => {
-                    for field in fields.iter() {
-                        walk(
-                            &field.schema,
-                            &at.child(field.name),
-                            &field.example(),
-                            found,
-                        );
-                    }
-                    if let Some(others) = others {
-                        walk(others, at, "", found);
-                    }
-                }
-                Schema::Map { example, value, .. } => {
-                    walk(value, &at.child(example), &value.example(), found);
-                }
-                _ => {
-                    let table: toml::Table = format!("x = {example}").parse().expect(example);
-                    let value = serde_json::to_value(&table["x"]).expect("no date");
-                    found.push((at.clone(), value));
-                }
-            }
-        }
-        let mut found = Vec::new();
-        walk(&Settings::schema(), &Key::root(), "", &mut found);
-        found
+        let settings = properties::all_settings().into_iter();
+        let examples = settings.map(|(key, _, example)| {
+            let table: toml::Table = format!("x = {example}").parse().expect("TOML");
+            (key, serde_json::to_value(&table["x"]).expect("no date"))
+        });
+        examples.collect()
     }
 
     #[test]
@@ -833,9 +811,9 @@ mod tests {
 
     /// Some of all settings, most of them with good values.
     fn settings() -> impl Strategy<Value = Value> {
-        let one = (0..examples().len(), prop::option::weighted(0.2, value()));
-        prop::collection::vec(one, 0..12).prop_map(|chosen| {
-            let examples = examples();
+        let examples = examples();
+        let one = (0..examples.len(), prop::option::weighted(0.2, value()));
+        prop::collection::vec(one, 0..12).prop_map(move |chosen| {
             let mut tree = Map::new();
             for (n, other) in chosen {
                 let (key, value) = &examples[n];

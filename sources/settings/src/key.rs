@@ -148,10 +148,14 @@ impl fmt::Display for Key {
             let is_plain = part
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+            let is_sayable = part.chars().all(|c| c.is_ascii_graphic() && c != '"');
             if is_plain && !part.is_empty() {
                 write!(f, ".{part}")?;
-            } else {
+            } else if is_sayable {
                 write!(f, ".\"{part}\"")?;
+            } else {
+                // It is no key, but stands in what is said about it, on one line.
+                write!(f, ".{part:?}")?;
             }
         }
         Ok(())
@@ -203,6 +207,8 @@ mod tests {
             assert!(error.contains(reason), "{text}: {error}");
         }
         assert!("a".repeat(2000).parse::<Key>().is_err());
+        let odd = Key::from_parts(["a\n\u{1b}[1m", "\"b"]);
+        assert_eq!(odd.to_string(), "settings.\"a\\n\\u{1b}[1m\".\"\\\"b\"");
     }
 
     #[test]

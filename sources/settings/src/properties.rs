@@ -1,8 +1,7 @@
 //! What holds for every input, however odd: called with random input by the
 //! tests and with chosen input by the fuzz targets in `tests/fuzz`.
 
-use crate::{Document, Key, Settings, limits};
-use crate::{Faults, Model};
+use crate::{Document, Faults, Key, Model, Schema, Settings, limits};
 use serde_json::{Value, json};
 
 /// A text is a key that reads back as itself, or refused.
@@ -70,4 +69,33 @@ fn valid(document: &Document) {
     let mut emptied = document.clone();
     emptied.unset(&Key::root());
     assert!(emptied.is_empty());
+}
+
+/// Every setting that there is: its key, with an accepted name for each part
+/// that the user chooses; what may be written; and an accepted value in TOML.
+pub fn all_settings() -> Vec<(Key, Schema, String)> {
+    fn walk(schema: &Schema, at: &Key, example: &str, found: &mut Vec<(Key, Schema, String)>) {
+        match schema {
+            Schema::Table { fields, others, .. } => {
+                for field in fields.iter() {
+                    walk(
+                        &field.schema,
+                        &at.child(field.name),
+                        &field.example(),
+                        found,
+                    );
+                }
+                if let Some(others) = others {
+                    walk(others, at, "", found);
+                }
+            }
+            Schema::Map { example, value, .. } => {
+                walk(value, &at.child(example), &value.example(), found);
+            }
+            setting => found.push((at.clone(), setting.clone(), example.to_string())),
+        }
+    }
+    let mut found = Vec::new();
+    walk(&Settings::schema(), &Key::root(), "", &mut found);
+    found
 }

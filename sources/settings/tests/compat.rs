@@ -84,13 +84,15 @@ fn every_setting_is_there() {
     assert_eq!(ours, OURS, "what no other host has needs a good reason");
 }
 
-/// User data that launchers write, for which variants, and what has to come back
-/// under which key.
-fn launchers() -> Vec<(
+/// User data that a launcher writes, for which variants, and what has to come
+/// back under which key.
+type Launch = (
     &'static str,
     &'static [&'static str],
     Vec<(&'static str, Value)>,
-)> {
+);
+
+fn launchers() -> Vec<Launch> {
     const AWS: &[&str] = &["aws-k8s-1.36"];
     const ANY: &[&str] = &["aws-k8s-1.36", "metal-k8s-1.36"];
     let init = json!(["apiclient", "ephemeral-storage", "init"]);
