@@ -138,8 +138,11 @@ fn print(rows: &[Row]) {
         "", "CPU s", "clock s", "size"
     );
     for row in rows {
-        let seconds =
-            |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.1}"));
+        let seconds = |value: Option<f64>| match value {
+            None => String::new(),
+            Some(value) if value < 1.0 => format!("{value:.3}"),
+            Some(value) => format!("{value:.1}"),
+        };
         let size = row.bytes.map_or(String::new(), |bytes| {
             format!("{:.1} MB", bytes as f64 / 1e6)
         });
