@@ -1,17 +1,20 @@
 //! The schema as JSON Schema (draft 2020-12), for editors and other programs
 //! that check or complete user data.
 
-use crate::{Field, Schema};
+use crate::{Document, Field, Schema};
 use serde_json::{Map, Value, json};
 
 impl Schema {
-    /// The schema of a user-data document, with its outer table `settings`.
-    pub fn document_schema(&self, title: &str) -> Value {
+    /// The schema of a user-data document, with its outer table `settings`. A
+    /// setting's default is the one in `defaults`.
+    pub fn document_schema(&self, title: &str, defaults: &Document) -> Value {
+        let mut settings = self.json_schema();
+        set_default(&mut settings, &defaults.to_value());
         json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": title,
             "type": "object",
-            "properties": { "settings": self.json_schema() },
+            "properties": { "settings": settings },
             "required": ["settings"],
         })
     }
@@ -91,13 +94,35 @@ impl Field {
         if let (Schema::Map { .. } | Schema::Scalar { choices: None, .. }, Some(what)) =
             (&self.schema, schema["description"].as_str())
         {
-            description = format!("{description} ({})", what.trim_end_matches('.'));
+            let (words, what) = (
+                description.trim_end_matches('.'),
+                what.trim_end_matches('.'),
+            );
+            description = format!("{words} ({what}).");
         }
         schema["description"] = description.into();
         if let Some(default) = &self.default {
             schema["default"] = default.clone();
         }
         schema
+    }
+}
+
+/// Puts a default, or those within a table, into the schema of its place.
+fn set_default(schema: &mut Value, default: &Value) {
+    match (schema.get_mut("properties"), default) {
+        (Some(Value::Object(properties)), Value::Object(defaults)) => {
+            for (name, default) in defaults {
+                if let Some(schema) = properties.get_mut(name) {
+                    set_default(schema, default);
+                }
+            }
+        }
+        _ => {
+            if let Value::Object(schema) = schema {
+                schema.insert("default".into(), default.clone());
+            }
+        }
     }
 }
 

@@ -251,7 +251,7 @@ name_type! {
 text_type! {
     /// A text that may go into a line-based file: no line break, no control
     /// character other than the tab.
-    SingleLine, "a text of one line", example "text" pattern "^[^\\n\\r]*$",
+    SingleLine, "a text of one line", example "text" pattern "^[^\\u0000-\\u0008\\u000a-\\u001f\\u007f-\\u009f\\u2028\\u2029]*$",
     single_line
 }
 

@@ -20,6 +20,7 @@ use disk_image::authenticode;
 use disk_image::rootfs_tar::{self, Compression};
 use disk_image::{disk, esp};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::os::unix::fs::symlink;
@@ -118,6 +119,9 @@ impl Ingredients<'_> {
         let disk_path = out.join("disk.img");
         self.write_disk(&disk_path, &esp, &erofs, &verity.bytes)?;
         self.add_workstation_files(out)?;
+        let defaults = content::settings_defaults(self.definitions, self.variant)?;
+        let schema = content::settings_schema(self.variant.name.as_str(), &defaults)?;
+        write(&out.join(content::SETTINGS_SCHEMA), &schema)?;
 
         let mut description = Description {
             format: 1,
@@ -135,6 +139,7 @@ impl Ingredients<'_> {
                 disk: size_of(&disk_path)?,
                 files: root.iter().count() as u64,
             },
+            settings_schema_sha256: hex::encode(Sha256::digest(&schema)),
             packages: self.package_lines(),
             ..Description::default()
         };

@@ -1,15 +1,19 @@
 //! Files of the image that are made from the definitions: os-release, settings
-//! defaults, and the catalogue of configuration files.
+//! defaults, the schema of settings, and the catalogue of configuration files.
 
 use crate::manifest::{Definitions, Package, Variant};
 use crate::project::Arch;
 use anyhow::{Context, Result, bail};
 use config_templates::Catalog;
+use settings::{Document, Model, Settings};
 use std::fs;
 use toml::{Table, Value};
 
 /// Folder of Bulkhead's own data in the image.
 pub const SHARE: &str = "usr/share/bulkhead";
+
+/// Name of the schema of user data in an image's folder.
+pub const SETTINGS_SCHEMA: &str = "settings.schema.json";
 
 /// What os-release says about the image.
 pub struct Identity<'a> {
@@ -73,6 +77,31 @@ pub fn settings_defaults(definitions: &Definitions, variant: &Variant) -> Result
     Ok(merged)
 }
 
+/// The JSON Schema of user data for the variant `name`, with its `defaults`. A
+/// variant whose name says neither platform nor orchestrator has every setting.
+pub fn settings_schema(name: &str, defaults: &Table) -> Result<Vec<u8>> {
+    let variant = settings::Variant::parse(name).ok();
+    let own = Document::from_toml(&defaults.to_string())
+        .with_context(|| format!("the defaults of {name} are not settings"))?
+        .unwrap_or_default();
+    let mut defaults = Document::defaults_of(variant.as_ref());
+    let schema = match variant {
+        Some(variant) => {
+            let foreign = own.foreign_to(&variant);
+            if !foreign.is_empty() {
+                bail!("the defaults of {name} set what it does not have: {foreign}");
+            }
+            Settings::schema_for(&variant)
+        }
+        None => Settings::schema(),
+    };
+    defaults.merge(&own);
+    let schema = schema.document_schema(&format!("User data of Bulkhead, {name}"), &defaults);
+    let mut text = serde_json::to_vec_pretty(&schema).context("cannot write the schema")?;
+    text.push(b'\n');
+    Ok(text)
+}
+
 fn merge(into: &mut Table, from: Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
@@ -108,6 +137,48 @@ pub fn config_files(packages: &[&Package]) -> Result<Catalog> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_schema_is_that_of_the_variant() {
+        let defaults: Table = toml::from_str(
+            "[settings]\nmotd = 'Hello'\n[settings.ntp]\ntime-servers = ['192.0.2.1']",
+        )
+        .unwrap();
+        for (name, kubernetes, waits) in [
+            ("aws-k8s-1.36", true, true),
+            ("metal-k8s-1.36-dev", true, false),
+            ("metal-core", false, false),
+            ("a-name-of-ones-own", true, true),
+        ] {
+            let text = settings_schema(name, &defaults).unwrap();
+            assert_eq!(text, settings_schema(name, &defaults).unwrap());
+            let schema: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            let at = |pointer: &str| {
+                schema.pointer(&format!("/properties/settings/properties/{pointer}"))
+            };
+            assert_eq!(at("kubernetes").is_some(), kubernetes, "{name}");
+            assert_eq!(at("autoscaling").is_some(), waits, "{name}");
+            assert_eq!(at("motd/default").unwrap(), "Hello");
+            assert_eq!(
+                at("ntp/properties/time-servers/default/0").unwrap(),
+                "192.0.2.1"
+            );
+            assert_eq!(at("ntp/properties/options/default/0").unwrap(), "iburst");
+        }
+        for (text, reason) in [
+            (
+                "[settings.autoscaling]\nshould-wait = true",
+                "set what it does not have",
+            ),
+            ("[settings]\nmotd = 1", "are not settings"),
+        ] {
+            let defaults: Table = toml::from_str(text).unwrap();
+            let error = settings_schema("metal-core", &defaults)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
 
     #[test]
     fn later_defaults_win_key_by_key() {

@@ -40,6 +40,9 @@ pub struct Description {
     /// SHA-256 over the disk's parts with the signatures cut out: equal for equal
     /// inputs whatever the keys.
     pub unsigned_sha256: String,
+    /// SHA-256 of `settings.schema.json`: images with equal ones take the same
+    /// user data.
+    pub settings_schema_sha256: String,
     /// What it contains, by name.
     pub packages: Vec<PackageLine>,
 }
