@@ -5,6 +5,12 @@
 //! crate `settings` checks. To change a route, start here, then go to
 //! `apiserver`'s `routes` and to `apiclient`.
 
+mod storage;
+mod updates;
+
+pub use storage::*;
+pub use updates::*;
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

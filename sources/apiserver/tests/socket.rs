@@ -4,7 +4,7 @@
 
 mod common;
 
-use apiclient::command;
+use apiclient::cli;
 use apiserver::server;
 use common::Machine;
 use std::io::{Read, Write};
@@ -79,11 +79,12 @@ impl Running {
 }
 
 fn client(socket: &Path, words: &[&str]) -> Result<String, String> {
-    let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
-    let invocation = command::parse(&words, Some(socket.into())).unwrap();
-    let mut out = Vec::new();
-    match apiclient::run(&invocation, &mut out) {
-        Ok(()) => Ok(String::from_utf8(out).unwrap()),
+    let words: Vec<_> = words.iter().map(Into::into).collect();
+    let invocation = cli::parse(&words, Some(socket.into())).unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    match apiclient::run(&invocation, &mut out, &mut err) {
+        Ok(0) => Ok(String::from_utf8(out).unwrap()),
+        Ok(_) => Err(String::from_utf8(err).unwrap()),
         Err(error) => Err(format!("{error:#}")),
     }
 }
@@ -195,7 +196,7 @@ fn refusals_name_status_method_and_path() {
         ),
         (
             "report cis",
-            "Status 404 when GETing /report/cis?format=text: no such path: /report/cis",
+            "Status 404 when GETing /report/cis?type=bottlerocket: no such path: /report/cis",
         ),
     ] {
         assert_eq!(running.client(line).unwrap_err(), expected);
