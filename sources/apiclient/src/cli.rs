@@ -7,8 +7,10 @@
 //! flags take all words up to the next flag; asking for help is an error with
 //! status 2.
 
+pub mod completions;
 mod help;
 mod matches;
+pub mod reference;
 
 pub use crate::commands::SUBCOMMANDS;
 pub use matches::Matches;

@@ -65,7 +65,11 @@ impl fmt::Display for Error {
                 method,
                 uri,
                 body,
-            } => write!(f, "Status {status} when {method}ing {uri}: {body}"),
+            } => write!(
+                f,
+                "Status {status} when {method}ing {uri}: {}",
+                body.trim_end()
+            ),
         }
     }
 }

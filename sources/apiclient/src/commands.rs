@@ -2,14 +2,20 @@
 
 pub(crate) mod apply;
 pub(crate) mod commit;
+pub(crate) mod complete_key;
+pub(crate) mod completions;
+pub(crate) mod diff;
 pub(crate) mod ephemeral_storage;
 pub(crate) mod exec;
+pub(crate) mod explain;
 pub(crate) mod get;
+pub(crate) mod history;
 pub(crate) mod lockdown;
 pub(crate) mod network;
 pub(crate) mod raw;
 pub(crate) mod reboot;
 pub(crate) mod report;
+pub(crate) mod rollback;
 pub(crate) mod set;
 pub(crate) mod unset;
 pub(crate) mod update;
@@ -24,6 +30,10 @@ pub const SUBCOMMANDS: &[&Subcommand] = &[
     &set::SUBCOMMAND,
     &unset::SUBCOMMAND,
     &apply::SUBCOMMAND,
+    &explain::SUBCOMMAND,
+    &diff::SUBCOMMAND,
+    &history::SUBCOMMAND,
+    &rollback::SUBCOMMAND,
     &exec::SUBCOMMAND,
     &update::CHECK,
     &update::APPLY,
@@ -40,4 +50,6 @@ pub const SUBCOMMANDS: &[&Subcommand] = &[
     &network::CONFIGURE,
     &lockdown::SUBCOMMAND,
     &reboot::SUBCOMMAND,
+    &completions::SUBCOMMAND,
+    &complete_key::SUBCOMMAND,
 ];

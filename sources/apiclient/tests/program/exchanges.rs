@@ -140,3 +140,8 @@ fn check_file(name: &str) {
 fn of_bottlerocket() {
     check_file("bottlerocket.toml");
 }
+
+#[test]
+fn of_ours() {
+    check_file("ours.toml");
+}
