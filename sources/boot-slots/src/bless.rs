@@ -198,7 +198,7 @@ fn staged_path(folder: &Path, version: &str) -> Result<PathBuf, EspError> {
     }
 }
 
-fn holds(path: &Path, expected: &[u8]) -> io::Result<bool> {
+pub(crate) fn holds(path: &Path, expected: &[u8]) -> io::Result<bool> {
     let mut file = File::open(path)?;
     let mut buffer = vec![0; 1024 * 1024];
     let mut rest = expected;
@@ -213,7 +213,7 @@ fn holds(path: &Path, expected: &[u8]) -> io::Result<bool> {
     }
 }
 
-fn rename(folder: &Path, from: &str, to: &str) -> Result<(), EspError> {
+pub(crate) fn rename(folder: &Path, from: &str, to: &str) -> Result<(), EspError> {
     let from = folder.join(from);
     fs::rename(&from, folder.join(to)).map_err(|source| EspError::Io {
         action: "rename",
@@ -231,7 +231,7 @@ fn remove(path: &Path) -> Result<(), EspError> {
     })
 }
 
-fn sync_folder(folder: &Path) -> Result<(), EspError> {
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), EspError> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(|source| EspError::Io {

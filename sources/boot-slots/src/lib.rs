@@ -13,16 +13,20 @@
 //! - [`entry`]: names of unified kernel images and the order in which they boot
 //! - [`bless`]: what lies on the EFI system partition, and renaming it
 //! - [`record`]: the counter of failed boots on the state partition
+//! - [`parameters`], [`addon`]: kernel parameters of the settings, and the file on
+//!   the EFI system partition that carries them
 //!
 //! Everything here works on files and folders that the caller has opened or
 //! mounted; no module starts a program, mounts anything or reads a command line.
 
 extern crate alloc;
 
+pub mod addon;
 pub mod bless;
 pub mod entry;
 pub mod gpt;
 pub mod layout;
+pub mod parameters;
 #[doc(hidden)]
 pub mod properties;
 pub mod record;

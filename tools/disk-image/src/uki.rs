@@ -3,6 +3,7 @@
 
 use crate::pe::{NewSection, Pe};
 use anyhow::{Context, Result, bail};
+use boot_slots::parameters::{COMMAND_LINE_MAX, MARK};
 
 /// What goes into the image.
 #[derive(Clone, Copy, Debug)]
@@ -21,9 +22,6 @@ pub struct Options<'a> {
     pub initrd: &'a [u8],
 }
 
-/// What the kernel takes on x86; other processors take no less.
-const COMMAND_LINE_MAX: usize = 2047;
-
 /// Joins everything. The result is not signed.
 pub fn build(options: &Options) -> Result<Vec<u8>> {
     for key in ["IMAGE_ID=", "IMAGE_VERSION="] {
@@ -36,6 +34,14 @@ pub fn build(options: &Options) -> Result<Vec<u8>> {
             "the kernel command line has {} bytes, more than the {COMMAND_LINE_MAX} it may have",
             options.command_line.len()
         );
+    }
+    let ours = |word: &str| word == MARK || word == "--";
+    if let Some(word) = options
+        .command_line
+        .split_whitespace()
+        .find(|word| ours(word))
+    {
+        bail!("{word} on the kernel command line is for what settings add to it");
     }
     let stub = Pe::parse(options.stub).context("the stub is unusable")?;
     let kernel = Pe::parse(options.kernel).context("the kernel is not an EFI program")?;
@@ -104,6 +110,14 @@ mod tests {
                 ..options
             },
             Options {
+                command_line: "quiet -- x",
+                ..options
+            },
+            Options {
+                command_line: "bulkhead.settings",
+                ..options
+            },
+            Options {
                 os_release: "ID=x\n",
                 ..options
             },
@@ -117,6 +131,34 @@ mod tests {
             },
         ] {
             assert!(build(&bad).is_err());
+        }
+    }
+
+    #[test]
+    fn addons_of_the_host_are_found_by_their_section() {
+        use boot_slots::addon;
+        use boot_slots::layout::Architecture;
+        for (architecture, machine) in [
+            (Architecture::X86_64, [0x64, 0x86]),
+            (Architecture::Aarch64, [0x64, 0xaa]),
+        ] {
+            for length in [1, 511, 512, 513, COMMAND_LINE_MAX] {
+                let text = "x".repeat(length);
+                let file = addon::build(&text, architecture);
+                let pe = Pe::parse(&file).unwrap();
+                assert_eq!(file[0x44..0x46], machine);
+                assert_eq!(pe.signatures, (0, 0));
+                let [section] = &pe.sections[..] else {
+                    panic!("{} sections", pe.sections.len());
+                };
+                assert_eq!(section.name, b".cmdline");
+                assert_eq!(section.size as usize, length);
+                assert!(section.address >= pe.headers_size as u32);
+                assert!(section.address + section.size <= pe.image_size);
+                let raw = &file[section.raw_offset..][..section.raw_size];
+                assert_eq!(&raw[..length], text.as_bytes());
+                assert!(raw[length..].iter().all(|byte| *byte == 0));
+            }
         }
     }
 }
