@@ -1,6 +1,6 @@
 //! Configures the system around the services: storage before anything else
-//! can be written, host name, trust store and kernel lockdown once settings are
-//! known, and the judgement at the end whether this boot was a good one.
+//! can be written, host name, trust store, kernel parameters, huge pages and
+//! lockdown once settings are known, and the judgement at the end whether this boot was a good one.
 //!
 //! One program with a subcommand per unit (`packages/host/units`), so that a
 //! boot brings one file into memory. Each subcommand is a module with a `run`;
@@ -9,9 +9,12 @@
 
 mod ca_bundle;
 mod emergency;
+mod esp;
 mod health;
 mod hostname;
+mod hugepages;
 mod image;
+mod kernel_parameters;
 mod lockdown;
 mod power_button;
 mod storage;
@@ -38,6 +41,12 @@ enum Command {
     CaBundle,
     /// Raise the kernel's lockdown level to the one in the settings
     Lockdown,
+    /// Reserve huge pages
+    Hugepages,
+    /// Store the kernel parameters of the settings for the next boot
+    KernelParameters,
+    /// Restart, so that the kernel gets the parameters of the settings
+    RebootToReconcile,
     /// Wait until the system is healthy, and keep its image
     BlessBoot,
     /// Give up on a boot that did not complete in time
@@ -58,6 +67,9 @@ fn main() -> ExitCode {
         Command::Hostname => hostname::run(),
         Command::CaBundle => ca_bundle::run(),
         Command::Lockdown => lockdown::run(),
+        Command::Hugepages => hugepages::run(),
+        Command::KernelParameters => kernel_parameters::run(),
+        Command::RebootToReconcile => kernel_parameters::reboot_to_reconcile(),
         Command::BlessBoot => health::bless_boot(),
         Command::BootDeadline => health::boot_deadline(),
         Command::Emergency => emergency::run(),

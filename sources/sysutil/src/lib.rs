@@ -1,13 +1,14 @@
 //! What every program of the host needs and none should write twice: set-up
 //! of `main` and of logging, atomic file writes, child processes whose stderr
 //! ends up in the error, systemd's readiness protocol and socket activation,
-//! os-release, lines on the console, and the few system calls that nothing safe
+//! os-release, lines on the console, Secure Boot's state, and the few system calls that nothing safe
 //! wraps ([`sys`]; unsafe code is there and in [`listen`] only).
 //!
 //! Start at [`main_with`]. Anything with knowledge of a particular file or
 //! unit belongs to the program that owns it, not here.
 
 pub mod console;
+pub mod efi;
 pub mod fs;
 pub mod listen;
 pub mod log;

@@ -7,7 +7,6 @@
 //! blessed before never restarts a machine from here.
 
 mod decide;
-mod esp;
 mod probe;
 
 use std::path::Path;
@@ -16,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::esp::{self, Esp};
 use crate::image::{Image, boot_record};
 use decide::{Verdict, decide};
-use esp::Esp;
 use probe::Probe;
 pub use probe::failed_units;
 
