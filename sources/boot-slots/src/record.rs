@@ -173,6 +173,11 @@ impl BootRecord {
         self.state_of(image).blessed = false;
     }
 
+    /// The failures of `image` have a cause outside of it, which is gone now.
+    pub fn excuse(&mut self, image: &RootHash) {
+        self.state_of(image).failures = 0;
+    }
+
     /// Boots in a row that `image` did not complete, the running one included.
     pub fn failures(&self, image: &RootHash) -> u32 {
         let id = id_of(image);
@@ -271,6 +276,18 @@ mod tests {
             });
             assert_eq!(boots.take(100).count(), FAILURES_BEFORE_LAST as usize);
         }
+    }
+
+    #[test]
+    fn an_excused_image_begins_anew() {
+        let mut record = BootRecord::default();
+        record.bless(&image(1));
+        for _ in 0..=FAILURES_MAX {
+            record.start(&image(1));
+        }
+        record.excuse(&image(1));
+        assert!(record.is_blessed(&image(1)));
+        assert_eq!(record.start(&image(1)), Verdict::Boot);
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! What the signed command line says.
+//! What the command line says: its signed part comes first, so that nothing
+//! added to it can stand for what the image says.
 
 use crate::outcome::Failure;
 use boot_slots::entry::is_version;
+use boot_slots::parameters::Parameters;
 use boot_slots::verity::RootHash;
 use std::fs;
 use std::path::Path;
@@ -17,6 +19,8 @@ pub struct CommandLine {
     pub root_hash: RootHash,
     /// Its version, as in the name of its unified kernel image.
     pub version: String,
+    /// Whether settings have added something to it.
+    pub has_settings: bool,
 }
 
 impl CommandLine {
@@ -45,6 +49,7 @@ impl CommandLine {
         Ok(Self {
             root_hash,
             version: version.to_string(),
+            has_settings: !Parameters::of_command_line(text).is_empty(),
         })
     }
 }
@@ -60,6 +65,9 @@ mod tests {
         let parsed = CommandLine::parse(&text).unwrap();
         assert_eq!(parsed.root_hash.to_string(), hash);
         assert_eq!(parsed.version, "1.2.0");
+        assert!(!parsed.has_settings);
+        let text = format!("{} bulkhead.settings a=b\n", text.trim());
+        assert!(CommandLine::parse(&text).unwrap().has_settings);
     }
 
     #[test]

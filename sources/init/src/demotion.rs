@@ -1,4 +1,5 @@
-//! Taking back an image that proved itself once and fails since.
+//! Taking back what boots fail with: an image that proved itself once, or kernel
+//! parameters of the settings.
 
 use crate::command_line::CommandLine;
 use crate::disks::Disk;
@@ -6,6 +7,7 @@ use crate::kernel_modules;
 use crate::log;
 use crate::mounts::mount_new;
 use crate::outcome::Failure;
+use boot_slots::addon;
 use boot_slots::bless;
 use boot_slots::entry::Entry;
 use boot_slots::layout::Role;
@@ -24,6 +26,37 @@ pub fn demote(
     command_line: &CommandLine,
     record: &mut BootRecord,
 ) -> Result<(), Failure> {
+    on_esp(disk, |esp| rename(esp, &command_line.version))?;
+    record.demote(&command_line.root_hash);
+    if let Err(failure) = disk.write_record(record) {
+        // The other slot boots all the same.
+        log::warn(&failure.to_string());
+    }
+    Ok(())
+}
+
+/// Sets kernel parameters of the settings aside, so that the next boot is without
+/// them, and takes back what they have cost the image. False if they are not
+/// from the EFI system partition.
+pub fn refuse_parameters(
+    disk: &Disk,
+    command_line: &CommandLine,
+    record: &mut BootRecord,
+) -> Result<bool, Failure> {
+    let refused = on_esp(disk, |esp| {
+        addon::refuse(esp).map_err(|error| Failure::plain(chain(&error)))
+    })?;
+    if refused {
+        record.excuse(&command_line.root_hash);
+        if let Err(failure) = disk.write_record(record) {
+            log::warn(&failure.to_string());
+        }
+    }
+    Ok(refused)
+}
+
+/// Does something on the EFI system partition, mounted for it alone.
+fn on_esp<T>(disk: &Disk, work: impl FnOnce(&Path) -> Result<T, Failure>) -> Result<T, Failure> {
     let device = disk
         .device(Role::Esp)
         .ok_or_else(|| Failure::plain("the disk has no EFI system partition"))?;
@@ -31,15 +64,9 @@ pub fn demote(
     let esp = Path::new(MOUNT_POINT);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount_new(&device.display().to_string(), "vfat", esp, flags, OPTIONS)?;
-    let renamed = rename(esp, &command_line.version);
+    let done = work(esp);
     umount(esp).map_err(Failure::on("unmount", esp))?;
-    renamed?;
-    record.demote(&command_line.root_hash);
-    if let Err(failure) = disk.write_record(record) {
-        // The other slot boots all the same.
-        log::warn(&failure.to_string());
-    }
-    Ok(())
+    done
 }
 
 fn rename(esp: &Path, version: &str) -> Result<(), Failure> {

@@ -23,7 +23,7 @@ mod outcome;
 use crate::command_line::CommandLine;
 use crate::outcome::{Failure, Restart};
 use boot_slots::layout::Role;
-use boot_slots::record::{BootRecord, Verdict};
+use boot_slots::record::{BootRecord, FAILURES_MAX, Verdict};
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -105,6 +105,20 @@ fn count(disk: &disks::Disk, command_line: &CommandLine) -> (Option<BootRecord>,
     let verdict = record.start(image);
     if let Err(failure) = disk.write_record(&record) {
         log::warn(&failure.to_string());
+    }
+    // Before the image is blamed: it may boot well without them.
+    if command_line.has_settings && record.failures(image) > FAILURES_MAX {
+        match demotion::refuse_parameters(disk, command_line, &mut record) {
+            Ok(true) => {
+                log::warn(&format!(
+                    "{FAILURES_MAX} boots in a row did not complete with kernel parameters of \
+                     the settings; trying without them"
+                ));
+                outcome::restart_now()
+            }
+            Ok(false) => {}
+            Err(failure) => log::warn(&format!("kernel parameters stay: {failure}")),
+        }
     }
     match verdict {
         Verdict::Boot => (Some(record), Restart::After5Seconds),
