@@ -1,5 +1,7 @@
-//! What the host needs between its network manager (networkd, which gets its
-//! units from `packages/host/network`) and the programs that use the network.
+//! Programs of the host's network.
+//!
+//! `network configure` runs once, before networkd, on hosts whose network somebody
+//! has configured.
 //!
 //! `network resolver` stays and keeps `/run/resolv.conf` in step with leases
 //! and settings. It is a process of its own, not a unit that is started for each
@@ -9,6 +11,7 @@
 
 mod resolver;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +25,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write networkd's units from the network configuration
+    Configure,
     /// Keep /run/resolv.conf in step with leases and settings
     Resolver,
 }
@@ -29,6 +34,20 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     sysutil::main_with("network", || match arguments.command {
+        Command::Configure => configure(),
         Command::Resolver => resolver::run(),
     })
+}
+
+/// A host with a broken configuration is still to be reached by the default
+/// network, so the boot goes on.
+fn configure() -> anyhow::Result<()> {
+    match network::sources::apply(Path::new("/")) {
+        Ok(Some(source)) => tracing::info!("network configured by /{source}"),
+        Ok(None) => tracing::info!("default network"),
+        Err(error) => sysutil::console::alarm(&format!(
+            "network configuration not used, default network instead: {error:#}"
+        )),
+    }
+    Ok(())
 }

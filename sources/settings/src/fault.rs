@@ -134,7 +134,7 @@ impl fmt::Display for Faults {
 impl std::error::Error for Faults {}
 
 /// The one of `known` that `wrong` was most likely meant to be, if any is near.
-pub(crate) fn nearest<'a>(
+pub fn nearest<'a>(
     wrong: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

@@ -34,7 +34,7 @@ pub mod types;
 mod variant;
 
 pub use document::{Document, leaves};
-pub use fault::{Fault, Faults};
+pub use fault::{Fault, Faults, nearest};
 pub use groups::Settings;
 pub use key::{Key, KeyError};
 pub use model::{Field, Generator, MapKey, Model, Scalar, Schema};

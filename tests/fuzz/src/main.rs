@@ -25,6 +25,7 @@ const TARGETS: &[(&str, Property)] = &[
     ("deb-version", deb::properties::version),
     ("fat", early_boot::properties::fat),
     ("kernel-image-name", boot_slots::properties::entry_name),
+    ("net-toml", network::properties::net_toml),
     ("partition-table", boot_slots::properties::partition_table),
     ("settings-json", settings::properties::json),
     ("settings-key", settings::properties::key),
