@@ -5,9 +5,11 @@
 //! crate `settings` checks. To change a route, start here, then go to
 //! `apiserver`'s `routes` and to `apiclient`.
 
+mod settings;
 mod storage;
 mod updates;
 
+pub use settings::*;
 pub use storage::*;
 pub use updates::*;
 

@@ -1,7 +1,7 @@
 //! What all routes share.
 
 use settings::Key;
-use settings_agent::Host;
+use settings_agent::{Applied, Host};
 use settings_store::Store;
 use settings_store::files::Folder;
 use std::collections::BTreeSet;
@@ -17,6 +17,9 @@ pub struct App {
     /// another thread, so it is an asynchronous one.
     pub store: Arc<AsyncMutex<Store<Folder>>>,
     wanted: Arc<Wanted>,
+    /// Held while files are written and units restarted, so that nobody writes
+    /// older settings over newer ones.
+    applying: Arc<AsyncMutex<()>>,
 }
 
 /// What the background task is to apply next. Changes that arrive while it
@@ -25,6 +28,37 @@ pub struct App {
 struct Wanted {
     keys: Mutex<Option<Scope>>,
     changed: Notify,
+}
+
+/// What a change of the store is followed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing: the client asks for it later.
+    Nothing,
+    /// It is applied in the background.
+    ApplySoon,
+    /// It is applied before the answer.
+    Apply,
+}
+
+/// What a change of the store came to.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// The keys that it touched.
+    pub keys: Vec<Key>,
+    /// What applying it did, if that was waited for.
+    pub applied: Option<Applied>,
+}
+
+/// Why the store was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The store refused it.
+    #[error(transparent)]
+    Refused(#[from] settings_store::Error),
+    /// It broke off.
+    #[error("the change did not finish")]
+    Unfinished(#[from] tokio::task::JoinError),
 }
 
 enum Scope {
@@ -39,7 +73,36 @@ impl App {
             host: Arc::new(host),
             store: Arc::new(AsyncMutex::new(store)),
             wanted: Arc::new(Wanted::default()),
+            applying: Arc::default(),
         }
+    }
+
+    /// Changes the store on another thread, for that waits for the disk, and has what
+    /// depends on the changed keys applied. Once begun it ends, even if nobody waits
+    /// for it any more: what is stored is applied.
+    pub async fn change(
+        &self,
+        then: Then,
+        edit: impl FnOnce(&mut Store<Folder>) -> Result<Vec<Key>, settings_store::Error>
+        + Send
+        + 'static,
+    ) -> Result<Changed, ChangeError> {
+        let app = self.clone();
+        let work = tokio::spawn(async move {
+            let mut store = Arc::clone(&app.store).lock_owned().await;
+            let stored = tokio::task::spawn_blocking(move || edit(&mut store)).await?;
+            let keys = stored?;
+            let applied = match then {
+                Then::Nothing => None,
+                Then::ApplySoon => {
+                    app.apply_soon(Some(keys.clone()));
+                    None
+                }
+                Then::Apply => Some(app.apply(Some(keys.clone())).await),
+            };
+            Ok(Changed { keys, applied })
+        });
+        work.await?
     }
 
     /// Has what depends on `keys` (everything without them) brought up to date
@@ -77,20 +140,36 @@ impl App {
             Ok(mut wanted) => wanted.take(),
             Err(poisoned) => poisoned.into_inner().take(),
         };
-        let Some(scope) = scope else { return };
-        let settings = self.store.lock().await.effective();
-        let host = Arc::clone(&self.host);
-        let work = tokio::task::spawn_blocking(move || match scope {
-            Scope::Everything => host.apply(&settings, None),
-            Scope::Keys(keys) => {
-                let keys: Vec<Key> = keys.into_iter().collect();
-                host.apply(&settings, Some(&keys))
-            }
+        match scope {
+            None => {}
+            Some(Scope::Everything) => drop(self.apply(None).await),
+            Some(Scope::Keys(keys)) => drop(self.apply(Some(keys.into_iter().collect())).await),
+        }
+    }
+
+    /// Brings what depends on `keys` (everything without them) up to date with the
+    /// settings that hold when it is its turn. Once begun it ends, even if nobody
+    /// waits for it any more.
+    pub async fn apply(&self, keys: Option<Vec<Key>>) -> Applied {
+        let app = self.clone();
+        let work = tokio::spawn(async move {
+            let turn = Arc::clone(&app.applying).lock_owned().await;
+            let settings = app.store.lock().await.effective();
+            let host = Arc::clone(&app.host);
+            let work = tokio::task::spawn_blocking(move || host.apply(&settings, keys.as_deref()));
+            let applied = work.await;
+            drop(turn);
+            applied
         });
-        match work.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!("settings not applied: {error:#}"),
-            Err(error) => tracing::error!("settings not applied: {error}"),
+        match work.await.and_then(|applied| applied) {
+            Ok(applied) => applied,
+            Err(error) => {
+                tracing::error!("settings not applied: {error}");
+                Applied {
+                    failures: vec![format!("settings not applied: {error}")],
+                    ..Applied::default()
+                }
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::http::{Answer, Request};
-use crate::routes::{actions, inventory, metadata, report, settings, tx};
+use crate::routes::{actions, history, inventory, metadata, report, settings, tx};
 
 /// Answers a request.
 pub async fn route(app: &App, request: &Request) -> Answer {
@@ -16,6 +16,10 @@ pub async fn route(app: &App, request: &Request) -> Answer {
         ("PATCH", "/settings") => settings::patch(app, request).await,
         ("DELETE", "/settings") => settings::unset(app, request).await,
         ("PATCH", "/settings/keypair") => settings::patch_key_pairs(app, request).await,
+        ("GET", "/settings/changes") => settings::changes(app).await,
+        ("GET", "/settings/history") => history::list(app).await,
+        ("POST", "/settings/rollback") => history::roll_back(app, request).await,
+        ("GET", "/v2/tx") => tx::get_with_strength(app, request).await,
         ("GET", "/tx") => tx::get(app, request).await,
         ("DELETE", "/tx") => tx::delete(app, request).await,
         ("GET", "/tx/list") => tx::list(app).await,
@@ -26,7 +30,11 @@ pub async fn route(app: &App, request: &Request) -> Answer {
         ("GET", "/services") => inventory::services(app, request),
         ("GET", "/configuration-files") => inventory::configuration_files(app, request),
         ("GET", "/metadata/affected-services") => metadata::affected_services(app, request),
-        ("GET", "/metadata/setting-generators") => metadata::setting_generators(),
+        ("GET", "/metadata/setting-generators") => metadata::setting_generators(app),
+        ("GET", "/v2/metadata/setting-generators") => {
+            metadata::setting_generators_with_strength(app)
+        }
+        ("GET", "/metadata/settings") => metadata::settings(app, request).await,
         ("GET", "/metadata/templates") => metadata::templates(request),
         ("POST", "/actions/reboot") => actions::reboot(app).await,
         ("GET", "/report") => report::list(),
@@ -45,6 +53,12 @@ const PATHS: &[&str] = &[
     "/",
     "/settings",
     "/settings/keypair",
+    "/settings/changes",
+    "/settings/history",
+    "/settings/rollback",
+    "/v2/tx",
+    "/v2/metadata/setting-generators",
+    "/metadata/settings",
     "/tx",
     "/tx/list",
     "/tx/commit",

@@ -1,12 +1,14 @@
 //! The routes, one file per subject, and what they share.
 
 pub mod actions;
+pub mod history;
 pub mod inventory;
 pub mod metadata;
 pub mod report;
 pub mod settings;
 pub mod tx;
 
+use crate::app::{ChangeError, Changed, Then};
 use crate::http::{Answer, Request};
 use ::settings::Key;
 use settings_store::{Error, Strength};
@@ -16,11 +18,48 @@ fn refusal(error: Error) -> Answer {
     let status = match &error {
         Error::Invalid(_) | Error::Unknown(_) | Error::TransactionName => 400,
         Error::NothingPending(_) => 422,
+        Error::NoSuchChange(_) => 404,
         Error::TooLarge { .. } => 413,
         Error::TooManyTransactions { .. } | Error::PendingTooLarge { .. } => 429,
         Error::Weakened(_) | Error::Disk(_) => 500,
     };
     Answer::text(status, chain(&error))
+}
+
+impl From<ChangeError> for Answer {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Refused(error) => refusal(error),
+            ChangeError::Unfinished(_) => Self::text(500, chain(&error)),
+        }
+    }
+}
+
+/// Whether a request that changes settings asks to wait until they are applied.
+fn then(request: &Request) -> Result<Then, Answer> {
+    match request.parameter("wait") {
+        None | Some("false") => Ok(Then::ApplySoon),
+        Some("true") => Ok(Then::Apply),
+        Some(other) => Err(Answer::text(
+            400,
+            format!("invalid wait {other:?}: use true or false"),
+        )),
+    }
+}
+
+/// What is answered to a change: its keys, and if it was waited for what it did.
+fn changed(changed: Changed) -> Answer {
+    let keys: Vec<String> = changed.keys.iter().map(Key::to_string).collect();
+    match changed.applied {
+        None => Answer::json(&keys),
+        Some(applied) => Answer::json(&api_types::Changed {
+            changed: keys,
+            files: applied.files,
+            restarted: applied.restarted,
+            reloaded: applied.reloaded,
+            failures: applied.failures,
+        }),
+    }
 }
 
 /// An error with its causes.

@@ -17,6 +17,8 @@ pub struct Rendered {
 pub struct Replaced {
     /// Names of the files that differed.
     pub files: Vec<String>,
+    /// Their paths.
+    pub paths: Vec<String>,
     /// Units to restart, each once.
     pub restart: Vec<String>,
     /// Units to reload, each once and none of those to restart.
@@ -60,6 +62,7 @@ impl Replaced {
     fn add(&mut self, rendered: &RenderedFile) {
         let file = &rendered.file;
         self.files.push(file.name.clone());
+        self.paths.push(file.path.clone());
         for (units, list) in [
             (&file.restart, &mut self.restart),
             (&file.reload, &mut self.reload),

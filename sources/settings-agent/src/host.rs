@@ -3,7 +3,7 @@
 use crate::units::Units;
 use anyhow::{Context, Result};
 use config_templates::{Catalog, Os};
-use settings::{Document, Key, Variant};
+use settings::{Document, Key, Model, Schema, Settings, Variant};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use sysutil::os_release::OsRelease;
@@ -32,7 +32,21 @@ pub struct Host {
     catalog: Catalog,
     defaults: Document,
     os: api_types::Os,
+    variant: Option<Variant>,
     units: Arc<dyn Units>,
+}
+
+/// What [`Host::apply`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Paths of the files that were replaced.
+    pub files: Vec<String>,
+    /// Units that were restarted.
+    pub restarted: Vec<String>,
+    /// Units that were reloaded.
+    pub reloaded: Vec<String>,
+    /// What went wrong, one text each.
+    pub failures: Vec<String>,
 }
 
 impl Host {
@@ -46,15 +60,17 @@ impl Host {
         let catalog = Catalog::parse(&read(layout::CONFIG_FILES)?)
             .with_context(|| format!("/{}", layout::CONFIG_FILES))?;
         let os = read_os(root)?;
-        let mut defaults = Document::defaults_of(Variant::parse(&os.variant_id).ok().as_ref());
-        let variant = Document::from_toml(&read(layout::DEFAULTS)?)
+        let variant = Variant::parse(&os.variant_id).ok();
+        let mut defaults = Document::defaults_of(variant.as_ref());
+        let of_the_image = Document::from_toml(&read(layout::DEFAULTS)?)
             .with_context(|| format!("/{}", layout::DEFAULTS))?;
-        defaults.merge(&variant.unwrap_or_default());
+        defaults.merge(&of_the_image.unwrap_or_default());
         Ok(Self {
             root: root.to_path_buf(),
             catalog,
             defaults,
             os,
+            variant,
             units,
         })
     }
@@ -77,6 +93,19 @@ impl Host {
     /// What the image is.
     pub fn os(&self) -> &api_types::Os {
         &self.os
+    }
+
+    /// The variant, if its name is one: that of a development image may not be.
+    pub fn variant(&self) -> Option<&Variant> {
+        self.variant.as_ref()
+    }
+
+    /// The settings that there are here.
+    pub fn schema(&self) -> Schema {
+        match &self.variant {
+            Some(variant) => Settings::schema_for(variant),
+            None => Settings::schema(),
+        }
     }
 
     /// The service manager.
@@ -104,38 +133,46 @@ impl Host {
 
     /// Brings the files that read one of `keys` up to date (all files without
     /// keys) and restarts or reloads the units of those that differed. If one
-    /// file cannot be rendered, nothing is changed.
-    pub fn apply(&self, settings: &Document, keys: Option<&[Key]>) -> Result<()> {
+    /// file cannot be rendered, nothing is changed; otherwise a failure keeps
+    /// nothing else from being done.
+    pub fn apply(&self, settings: &Document, keys: Option<&[Key]>) -> Applied {
+        let mut applied = Applied::default();
         let os = self.template_os();
         let rendered = match keys {
             Some(keys) => {
-                config_templates::render(self.catalog.affected_by(keys), &self.root, settings, &os)?
+                config_templates::render(self.catalog.affected_by(keys), &self.root, settings, &os)
             }
-            None => config_templates::render(&self.catalog.files, &self.root, settings, &os)?,
+            None => config_templates::render(&self.catalog.files, &self.root, settings, &os),
         };
         let mut failed = Vec::new();
-        let replaced = rendered.write(&self.root, &mut failed);
-        if !replaced.files.is_empty() {
+        match rendered {
+            Ok(rendered) => {
+                let replaced = rendered.write(&self.root, &mut failed);
+                applied.files = replaced.paths;
+                match self.units.restart(&replaced.restart) {
+                    Ok(units) => applied.restarted = units,
+                    Err(error) => failed.push(error),
+                }
+                match self.units.reload(&replaced.reload) {
+                    Ok(units) => applied.reloaded = units,
+                    Err(error) => failed.push(error),
+                }
+            }
+            Err(error) => failed.push(error),
+        }
+        if !applied.files.is_empty() {
             tracing::info!(
-                "replaced {}; restarting {:?}, reloading {:?}",
-                replaced.files.join(", "),
-                replaced.restart,
-                replaced.reload
+                "replaced {}; restarted {:?}, reloaded {:?}",
+                applied.files.join(", "),
+                applied.restarted,
+                applied.reloaded
             );
         }
-        if let Err(error) = self.units.restart(&replaced.restart) {
-            failed.push(error);
+        for error in failed {
+            tracing::error!("settings not applied: {error:#}");
+            applied.failures.push(format!("{error:#}"));
         }
-        if let Err(error) = self.units.reload(&replaced.reload) {
-            failed.push(error);
-        }
-        match failed.len() {
-            0 => Ok(()),
-            _ => {
-                let texts: Vec<String> = failed.iter().map(|error| format!("{error:#}")).collect();
-                anyhow::bail!("{}", texts.join("; "))
-            }
-        }
+        applied
     }
 
     /// Says something that somebody has to see, in the journal and on the

@@ -16,6 +16,6 @@ mod host;
 mod pipeline;
 pub mod units;
 
-pub use host::{Host, layout};
+pub use host::{Applied, Host, layout};
 pub use pipeline::{Booted, boot, user_data_report};
 pub use units::{Systemd, Units};

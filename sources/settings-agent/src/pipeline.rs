@@ -7,7 +7,7 @@ use api_types::{Outcome, UserDataReport};
 use early_boot::Source;
 use settings::Document;
 use settings_store::files::{Files, Folder};
-use settings_store::{Opened, Store};
+use settings_store::{Opened, Release, Store};
 use std::fs;
 use std::path::Path;
 
@@ -52,7 +52,8 @@ fn open_store(host: &Host) -> Result<Store<Folder>> {
             Folder::new(&path).with_context(|| format!("make {}", path.display()))?
         }
     };
-    let Opened { store, complaints } = Store::open(folder, host.defaults().clone());
+    let release = Release::new(host.defaults().clone(), host.variant().copied());
+    let Opened { store, complaints } = Store::open(folder, release);
     for complaint in complaints {
         host.alarm(&complaint);
     }

@@ -6,10 +6,11 @@ use std::process::Command;
 
 /// What can be done to units.
 pub trait Units: Send + Sync {
-    /// Restarts those of `units` that take part in this boot.
-    fn restart(&self, units: &[String]) -> Result<()>;
-    /// Reloads those of `units` that run, or restarts them if they cannot reload.
-    fn reload(&self, units: &[String]) -> Result<()>;
+    /// Restarts those of `units` that take part in this boot, and says which.
+    fn restart(&self, units: &[String]) -> Result<Vec<String>>;
+    /// Reloads those of `units` that run, or restarts them if they cannot reload,
+    /// and says which.
+    fn reload(&self, units: &[String]) -> Result<Vec<String>>;
     /// Reboots the machine, unless something inhibits it.
     fn reboot(&self) -> Result<()>;
 }
@@ -35,14 +36,27 @@ impl Systemd {
         sysutil::process::run(Command::new(SYSTEMCTL).args(arguments)).map(|_| ())
     }
 
-    /// Those of `units` that take part in this boot.
-    fn taking_part(units: &[String]) -> Result<Vec<String>> {
+    /// Those of `units` that `chosen` takes from what `systemctl show` says of them.
+    fn choose(units: &[String], chosen: fn(&str) -> Vec<String>) -> Result<Vec<String>> {
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
         let properties = "--property=Id,Type,ActiveState,ConditionTimestampMonotonic";
         let mut command = Command::new(SYSTEMCTL);
         command.args(["show", properties, "--"]).args(units);
         let shown = sysutil::process::stdout(&mut command)
             .with_context(|| format!("ask for the state of {}", units.join(", ")))?;
-        Ok(take_part(&shown))
+        Ok(chosen(&shown))
+    }
+
+    /// Has systemd do something to units, of which there may be none.
+    fn have_done(verb: &str, units: Vec<String>) -> Result<Vec<String>> {
+        if !units.is_empty() {
+            let mut arguments = vec![verb, "--"];
+            arguments.extend(units.iter().map(String::as_str));
+            Self::run(&arguments).with_context(|| format!("{verb} {}", units.join(", ")))?;
+        }
+        Ok(units)
     }
 }
 
@@ -51,44 +65,51 @@ impl Systemd {
 /// once at boot but had nothing to do. A unit that nothing has asked for yet is
 /// not started by a setting.
 fn take_part(shown: &str) -> Vec<String> {
-    shown
-        .split("\n\n")
-        .filter_map(|unit| {
-            let field = |name: &str| {
-                unit.lines()
-                    .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
-            };
-            let was_asked_for = field("ConditionTimestampMonotonic").is_some_and(|at| at != "0");
-            let takes_part = match field("ActiveState")? {
-                "inactive" => field("Type") == Some("oneshot") && was_asked_for,
-                _ => true,
-            };
-            takes_part.then(|| field("Id").map(str::to_string))?
-        })
+    let takes_part = |unit: &Shown<'_>| match unit.field("ActiveState") {
+        None => false,
+        Some("inactive") => {
+            let asked = unit.field("ConditionTimestampMonotonic");
+            unit.field("Type") == Some("oneshot") && asked.is_some_and(|at| at != "0")
+        }
+        Some(_) => true,
+    };
+    names_of(shown, takes_part)
+}
+
+/// The units, of those that `systemctl show` describes, that run.
+fn run_now(shown: &str) -> Vec<String> {
+    let runs = |unit: &Shown<'_>| {
+        let state = unit.field("ActiveState");
+        matches!(state, Some("active" | "activating" | "reloading"))
+    };
+    names_of(shown, runs)
+}
+
+/// One unit as `systemctl show` describes it.
+struct Shown<'s>(&'s str);
+
+impl<'s> Shown<'s> {
+    fn field(&self, name: &str) -> Option<&'s str> {
+        let mut lines = self.0.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+fn names_of(shown: &str, chosen: impl Fn(&Shown<'_>) -> bool) -> Vec<String> {
+    let units = shown.split("\n\n").map(Shown);
+    units
+        .filter(chosen)
+        .filter_map(|unit| unit.field("Id").map(str::to_string))
         .collect()
 }
 
 impl Units for Systemd {
-    fn restart(&self, units: &[String]) -> Result<()> {
-        if units.is_empty() {
-            return Ok(());
-        }
-        let units = Self::taking_part(units)?;
-        if units.is_empty() {
-            return Ok(());
-        }
-        let mut arguments = vec!["restart", "--"];
-        arguments.extend(units.iter().map(String::as_str));
-        Self::run(&arguments).with_context(|| format!("restart {}", units.join(", ")))
+    fn restart(&self, units: &[String]) -> Result<Vec<String>> {
+        Self::have_done("restart", Self::choose(units, take_part)?)
     }
 
-    fn reload(&self, units: &[String]) -> Result<()> {
-        if units.is_empty() {
-            return Ok(());
-        }
-        let mut arguments = vec!["try-reload-or-restart", "--"];
-        arguments.extend(units.iter().map(String::as_str));
-        Self::run(&arguments).with_context(|| format!("reload {}", units.join(", ")))
+    fn reload(&self, units: &[String]) -> Result<Vec<String>> {
+        Self::have_done("try-reload-or-restart", Self::choose(units, run_now)?)
     }
 
     fn reboot(&self) -> Result<()> {
@@ -107,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_units_that_take_part_are_restarted() {
+    fn only_units_that_take_part_are_restarted_and_only_those_that_run_reloaded() {
         let unit = |id: &str, kind: &str, state: &str, asked: &str| {
             format!(
                 "Type={kind}\nId={id}\nActiveState={state}\nConditionTimestampMonotonic={asked}\n"
@@ -129,5 +150,6 @@ mod tests {
             "starts.service",
         ];
         assert_eq!(take_part(&shown), expected);
+        assert_eq!(run_now(&shown), ["runs.service", "starts.service"]);
     }
 }

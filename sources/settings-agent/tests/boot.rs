@@ -15,11 +15,11 @@ use tempfile::TempDir;
 struct NoUnits;
 
 impl Units for NoUnits {
-    fn restart(&self, units: &[String]) -> Result<()> {
+    fn restart(&self, units: &[String]) -> Result<Vec<String>> {
         bail!("boot restarts nothing, not even {units:?}")
     }
 
-    fn reload(&self, units: &[String]) -> Result<()> {
+    fn reload(&self, units: &[String]) -> Result<Vec<String>> {
         bail!("boot reloads nothing, not even {units:?}")
     }
 

@@ -9,9 +9,11 @@
 //! Three names are used: `current`, `previous`, and `next` while it is written.
 
 use crate::files::Files;
+use crate::history::History;
+use crate::migrations::{Migration, Way};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use settings::{Document, Faults, limits};
+use settings::{Document, Faults, Variant, limits};
 use sha2::{Digest, Sha256};
 use std::io;
 
@@ -19,8 +21,30 @@ const CURRENT: &str = "current";
 const PREVIOUS: &str = "previous";
 const NEXT: &str = "next";
 const FORMAT: &str = "bulkhead-settings 1";
-/// Both layers at their limits, and what surrounds them.
-const FILE_LIMIT: u64 = 4 * limits::DOCUMENT_BYTES as u64;
+/// Everything at its limits, and what surrounds it.
+const FILE_LIMIT: u64 = 6 * limits::DOCUMENT_BYTES as u64;
+
+/// What the image brings to settings.
+#[derive(Clone, Debug, Default)]
+pub struct Release {
+    /// Its defaults.
+    pub defaults: Document,
+    /// The variant, which decides what settings there are; all if it is not known.
+    pub variant: Option<Variant>,
+    /// What stored settings are taken through.
+    pub migrations: Vec<Migration>,
+}
+
+impl Release {
+    /// This release.
+    pub fn new(defaults: Document, variant: Option<Variant>) -> Self {
+        Self {
+            defaults,
+            variant,
+            migrations: crate::migrations::table(),
+        }
+    }
+}
 
 /// Everything that is stored.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +58,17 @@ pub struct State {
     /// Stored settings that this release does not take, kept for one that does:
     /// after a return to an older release nothing is lost.
     pub parked: Map<String, Value>,
+    /// The last changes.
+    pub history: History,
+}
+
+impl State {
+    /// The user's settings with those that are put aside.
+    pub(crate) fn all_of_user(&self) -> Map<String, Value> {
+        let mut tree = self.parked.clone();
+        overlay(&mut tree, self.user.tree().clone());
+        tree
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -45,6 +80,10 @@ struct Stored {
     user_data_done: bool,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     parked: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    migrations: Vec<Value>,
+    #[serde(default)]
+    history: Value,
 }
 
 /// What loading found.
@@ -60,7 +99,7 @@ pub struct Loaded {
 }
 
 /// Loads the newest state that is whole.
-pub fn load(files: &impl Files) -> Loaded {
+pub fn load(files: &impl Files, release: &Release) -> Loaded {
     let mut loaded = Loaded::default();
     let mut found_any = false;
     for name in [CURRENT, PREVIOUS] {
@@ -68,19 +107,15 @@ pub fn load(files: &impl Files) -> Loaded {
             Ok(None) => continue,
             Ok(Some(bytes)) => {
                 found_any = true;
-                match decode(&bytes) {
-                    Ok((state, faults)) => {
+                match decode(&bytes, release) {
+                    Ok((state, complaints)) => {
                         if name == PREVIOUS {
                             loaded.complaints.push(
                                 "the settings as they were before the last change are used"
                                     .to_string(),
                             );
                         }
-                        loaded.complaints.extend(
-                            faults
-                                .iter()
-                                .map(|fault| format!("stored setting put aside: {fault}")),
-                        );
+                        loaded.complaints.extend(complaints);
                         loaded.state = state;
                         loaded.current_is_good = name == CURRENT;
                         return loaded;
@@ -108,8 +143,13 @@ pub fn load(files: &impl Files) -> Loaded {
 
 /// Replaces the stored state. `current_is_good` as [`load`] found it, or true
 /// after a save.
-pub fn save(files: &impl Files, state: &State, current_is_good: bool) -> io::Result<()> {
-    files.write(NEXT, &encode(state))?;
+pub fn save(
+    files: &impl Files,
+    state: &State,
+    release: &Release,
+    current_is_good: bool,
+) -> io::Result<()> {
+    files.write(NEXT, &encode(state, release))?;
     files.sync(NEXT)?;
     // A cut between the two leaves no current file but a whole previous one,
     // and it does not matter which of the two becomes durable first.
@@ -120,12 +160,17 @@ pub fn save(files: &impl Files, state: &State, current_is_good: bool) -> io::Res
     files.sync_folder()
 }
 
-fn encode(state: &State) -> Vec<u8> {
+fn encode(state: &State, release: &Release) -> Vec<u8> {
+    let steps = release.migrations.iter();
     let stored = Stored {
         user: state.user.tree().clone(),
         generated: state.generated.tree().clone(),
         user_data_done: state.user_data_done,
         parked: state.parked.clone(),
+        migrations: steps
+            .map(|step| serde_json::to_value(step).expect("texts always serialise"))
+            .collect(),
+        history: state.history.to_value(),
     };
     let json = serde_json::to_vec(&stored).expect("JSON values always serialise");
     let digest = hex::encode(Sha256::digest(&json));
@@ -134,7 +179,8 @@ fn encode(state: &State) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Result<(State, Faults), String> {
+/// The state in a file, and what of it cannot be used.
+fn decode(bytes: &[u8], release: &Release) -> Result<(State, Vec<String>), String> {
     let end = bytes
         .iter()
         .take(200)
@@ -155,32 +201,77 @@ fn decode(bytes: &[u8]) -> Result<(State, Faults), String> {
     }
     let stored: Stored =
         serde_json::from_slice(json).map_err(|error| format!("its content is odd: {error}"))?;
-    Ok(sift(stored))
+    Ok(take(stored, release))
 }
 
-/// Splits what is stored into what this release takes and what it parks.
-fn sift(stored: Stored) -> (State, Faults) {
-    // What was parked is tried first, under what was set since.
+/// Brings what is stored to this release.
+fn take(stored: Stored, release: &Release) -> (State, Vec<String>) {
+    let mut complaints = Vec::new();
+    let way = Way::between(&stored.migrations, &release.migrations);
+    if way.unknown > 0 {
+        complaints.push(format!(
+            "{} migrations of a newer release cannot be taken back; settings that they concern \
+             are put aside",
+            way.unknown
+        ));
+    }
+    // What was parked is tried again, under what was set since.
     let mut tree = stored.parked;
     overlay(&mut tree, stored.user);
-    let tree = Value::Object(tree);
-    let (user, faults) = Document::salvage(&tree);
-    let mut parked = Map::new();
-    if let (false, Value::Object(tree)) = (faults.is_empty(), &tree) {
-        for (key, value) in settings::leaves(tree) {
-            if user.get(&key).is_none() {
-                overlay_value(&mut parked, key.parts(), value.clone());
-            }
-        }
+    way.walk(&mut tree);
+    let (user, parked, faults) = sift(tree, release);
+    let faults = faults.iter();
+    complaints.extend(faults.map(|fault| format!("stored setting put aside: {fault}")));
+
+    let mut generated = stored.generated;
+    way.walk(&mut generated);
+    let (generated, _, _) = sift(generated, release);
+
+    let history = match &stored.history {
+        // A release without a history stored this.
+        Value::Null => Ok(History::default()),
+        history => History::from_value(history),
+    };
+    let mut history = history.unwrap_or_else(|reason| {
+        complaints.push(format!("the history of settings cannot be used: {reason}"));
+        History::default()
+    });
+    if !way.is_empty() {
+        history.rewrite(|tree| way.walk(tree));
     }
-    let (generated, _) = Document::salvage(&Value::Object(stored.generated));
     let state = State {
         user,
         generated,
         user_data_done: stored.user_data_done,
         parked,
+        history,
     };
-    (state, faults)
+    (state, complaints)
+}
+
+/// Splits a tree into what this release takes and what it puts aside, and says why.
+pub(crate) fn sift(
+    tree: Map<String, Value>,
+    release: &Release,
+) -> (Document, Map<String, Value>, Faults) {
+    let tree = Value::Object(tree);
+    let (mut taken, mut faults) = Document::salvage(&tree);
+    if let Some(variant) = &release.variant {
+        let foreign = taken.foreign_to(variant);
+        for fault in foreign.iter() {
+            taken.unset(&fault.key);
+            faults.add(&fault.key, fault.reason.clone());
+        }
+    }
+    let mut parked = Map::new();
+    if let (false, Value::Object(tree)) = (faults.is_empty(), &tree) {
+        for (key, value) in settings::leaves(tree) {
+            if taken.get(&key).is_none() {
+                overlay_value(&mut parked, key.parts(), value.clone());
+            }
+        }
+    }
+    (taken, parked, faults)
 }
 
 fn overlay(into: &mut Map<String, Value>, from: Map<String, Value>) {

@@ -10,15 +10,21 @@
 //! layers on top of each other), so an update can change them. Transactions
 //! that are not committed live in memory and end with the process.
 //!
+//! The last changes are kept with what was before them ([`history`]), and what
+//! another release stored is brought to this one's names ([`migrations`]).
+//!
 //! Start at [`Store`]; [`disk`] has the file format, [`files`] the file
 //! operations and what they promise. What a change leads to on the host is
 //! `settings-agent`'s business.
 
 pub mod disk;
 pub mod files;
+pub mod history;
+pub mod migrations;
 mod pending;
 mod store;
 
-pub use disk::State;
+pub use disk::{Release, State};
+pub use history::{Entry, History, Origin};
 pub use pending::{Change, Pending, Strength};
 pub use store::{Error, Layers, Opened, Store};

@@ -22,6 +22,15 @@ pub enum Strength {
     Weak,
 }
 
+impl std::fmt::Display for Strength {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Strong => "strong",
+            Self::Weak => "weak",
+        })
+    }
+}
+
 /// What one transaction is going to change. Removals come first, then values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Change {

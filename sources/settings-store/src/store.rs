@@ -1,11 +1,13 @@
 //! The store: layers of settings, transactions over them, commits to disk.
 
-use crate::disk::{self, State};
+use crate::disk::{self, Release, State};
 use crate::files::Files;
+use crate::history::{History, Origin};
 use crate::pending::{Change, Pending, Strength};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use settings::{Document, Faults, Key, Settings, limits};
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 /// Why the store refuses something.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,9 @@ pub enum Error {
     /// A generated value may not take the place of the user's.
     #[error("{0} was set by the user; a weak value cannot replace it")]
     Weakened(Key),
+    /// The history does not reach there.
+    #[error("no change {0} is kept; see the history for those that are")]
+    NoSuchChange(u64),
     /// Too many transactions are open.
     #[error("{limit} transactions are open already; commit or delete one of them")]
     TooManyTransactions {
@@ -82,7 +87,8 @@ pub struct Opened<F> {
 #[derive(Debug)]
 pub struct Store<F> {
     files: F,
-    defaults: Document,
+    release: Release,
+    clock: fn() -> SystemTime,
     state: State,
     current_is_good: bool,
     pending: Pending,
@@ -90,12 +96,18 @@ pub struct Store<F> {
 
 impl<F: Files> Store<F> {
     /// Opens the store that `files` hold. Damage never stops it.
-    pub fn open(files: F, defaults: Document) -> Opened<F> {
-        let loaded = disk::load(&files);
+    pub fn open(files: F, release: Release) -> Opened<F> {
+        Self::open_with_clock(files, release, SystemTime::now)
+    }
+
+    /// The same with another clock than the machine's.
+    pub fn open_with_clock(files: F, release: Release, clock: fn() -> SystemTime) -> Opened<F> {
+        let loaded = disk::load(&files, &release);
         Opened {
             store: Self {
                 files,
-                defaults,
+                release,
+                clock,
                 state: loaded.state,
                 current_is_good: loaded.current_is_good,
                 pending: Pending::default(),
@@ -107,7 +119,7 @@ impl<F: Files> Store<F> {
     /// The layers as they are committed.
     pub fn layers(&self) -> Layers {
         Layers {
-            defaults: self.defaults.clone(),
+            defaults: self.release.defaults.clone(),
             generated: self.state.generated.clone(),
             user: self.state.user.clone(),
         }
@@ -126,6 +138,12 @@ impl<F: Files> Store<F> {
     /// Adds a tree of values (without an outer `settings`) to a transaction.
     pub fn set(&mut self, tx: &str, tree: &Value, strength: Strength) -> Result<(), Error> {
         let values = Document::from_value(tree).map_err(Error::Invalid)?;
+        if let Some(variant) = &self.release.variant {
+            let foreign = values.foreign_to(variant);
+            if !foreign.is_empty() {
+                return Err(Error::Invalid(foreign));
+            }
+        }
         self.pending.set(tx, &values, strength)
     }
 
@@ -181,8 +199,12 @@ impl<F: Files> Store<F> {
     ) -> Result<(), Error> {
         let mut state = self.state.clone();
         if let Some(user_data) = user_data {
+            let before = state.all_of_user();
             state.user.merge(user_data);
             state.user_data_done = true;
+            if !user_data.is_empty() {
+                self.note(&mut state, Origin::UserData, &user_data.keys(), before);
+            }
         }
         state.generated = generated;
         if state == self.state {
@@ -196,10 +218,41 @@ impl<F: Files> Store<F> {
         saved
     }
 
-    fn apply(&mut self, change: &Change) -> Result<Vec<Key>, Error> {
-        let (state, touched) = changed(self.state.clone(), change)?;
+    /// The last changes.
+    pub fn history(&self) -> &History {
+        &self.state.history
+    }
+
+    /// Gives the user's settings the values that they had after change `id`, in one
+    /// durable step, and says which keys that touches. Open transactions stay open.
+    pub fn roll_back(&mut self, id: u64) -> Result<Vec<Key>, Error> {
+        let history = &self.state.history;
+        let tree = history
+            .after(id, || self.state.all_of_user())
+            .ok_or(Error::NoSuchChange(id))?;
+        let mut state = self.state.clone();
+        let before = state.all_of_user();
+        (state.user, state.parked, _) = disk::sift(tree, &self.release);
+        let touched = differing(&self.state.user, &state.user);
+        if touched.is_empty() && state.parked == self.state.parked {
+            return Ok(touched);
+        }
+        check(&state)?;
+        self.note(&mut state, Origin::Rollback, &touched, before);
         self.save(state)?;
         Ok(touched)
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<Vec<Key>, Error> {
+        let before = self.state.all_of_user();
+        let (mut state, touched) = changed(self.state.clone(), change)?;
+        self.note(&mut state, Origin::Api, &touched, before);
+        self.save(state)?;
+        Ok(touched)
+    }
+
+    fn note(&self, state: &mut State, origin: Origin, keys: &[Key], before: Map<String, Value>) {
+        state.history.add(origin, keys, before, (self.clock)());
     }
 
     fn save(&mut self, state: State) -> Result<(), Error> {
@@ -209,9 +262,9 @@ impl<F: Files> Store<F> {
                 limit: limits::DOCUMENT_BYTES,
             });
         }
-        if let Err(error) = disk::save(&self.files, &state, self.current_is_good) {
+        if let Err(error) = disk::save(&self.files, &state, &self.release, self.current_is_good) {
             // Which names the files have now is uncertain; the disk says.
-            self.current_is_good = disk::load(&self.files).current_is_good;
+            self.current_is_good = disk::load(&self.files, &self.release).current_is_good;
             return Err(Error::Disk(error));
         }
         self.current_is_good = true;
@@ -241,6 +294,13 @@ fn changed(mut state: State, change: &Change) -> Result<(State, Vec<Key>), Error
     state.generated.merge(&change.weak);
     check(&state)?;
     Ok((state, touched.into_iter().collect()))
+}
+
+/// The keys whose values are not the same in both.
+fn differing(a: &Document, b: &Document) -> Vec<Key> {
+    let keys: BTreeSet<Key> = a.keys().into_iter().chain(b.keys()).collect();
+    let differ = |key: &Key| a.get(key) != b.get(key);
+    keys.into_iter().filter(differ).collect()
 }
 
 /// Two documents within the limits can exceed them together.

@@ -4,9 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use serde_json::{Value, json};
-use settings::Document;
 use settings_store::files::Files;
-use settings_store::{Opened, Store, Strength};
+use settings_store::{Opened, Release, Store, Strength};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
@@ -173,7 +172,7 @@ impl Files for Disk {
 }
 
 fn open(disk: &Disk) -> Opened<Disk> {
-    Store::open(disk.clone(), Document::default())
+    Store::open(disk.clone(), Release::default())
 }
 
 fn user(store: &Store<Disk>) -> Value {
@@ -186,6 +185,11 @@ fn commit(store: &mut Store<Disk>, motd: &str) -> bool {
         .set("t", &json!({ "motd": motd }), Strength::Strong)
         .unwrap();
     store.commit("t").is_ok()
+}
+
+/// The numbers of the kept changes, newest first.
+fn history(store: &Store<Disk>) -> Vec<u64> {
+    store.history().entries().map(|entry| entry.id).collect()
 }
 
 fn motd(text: &str) -> Value {
@@ -219,9 +223,12 @@ fn a_cut_after_any_operation_leaves_old_or_new() {
         for after in disk.after_power_cut() {
             let Opened { store, .. } = open(&after);
             let found = user(&store);
+            // The history is the settings' own, never that of others.
             if found == motd("new") {
+                assert_eq!(history(&store), [3, 2, 1]);
                 found_new += 1;
             } else {
+                assert_eq!(history(&store), [2, 1]);
                 assert_eq!(found, motd("old"), "after {left} operations");
                 assert!(!succeeded, "a commit that was reported is never lost");
                 found_old += 1;
@@ -358,4 +365,28 @@ fn a_spoilt_file_is_passed_over_and_reported() {
     assert!(complaints[2].contains("starting from the defaults"));
     assert!(commit(&mut store, "again"));
     assert_eq!(user(&open(&disk).store), motd("again"));
+}
+
+#[test]
+fn a_cut_during_a_rollback_leaves_both_sides_whole() {
+    for left in 0..=5 {
+        let disk = Disk::default();
+        let mut store = open(&disk).store;
+        assert!(commit(&mut store, "one"));
+        assert!(commit(&mut store, "two"));
+        disk.0.borrow_mut().left = Some(left);
+        let succeeded = store.roll_back(1).is_ok();
+        assert_eq!(succeeded, left == 5);
+        for after in disk.after_power_cut() {
+            let Opened {
+                mut store,
+                complaints,
+            } = open(&after);
+            let rolled_back = user(&store) == motd("one") && history(&store) == [3, 2, 1];
+            let untouched = user(&store) == motd("two") && history(&store) == [2, 1];
+            assert!(rolled_back || (untouched && !succeeded), "{complaints:?}");
+            store.roll_back(2).unwrap();
+            assert_eq!(user(&store), motd("two"));
+        }
+    }
 }

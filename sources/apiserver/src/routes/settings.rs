@@ -3,8 +3,10 @@
 use super::{keys, prefix, refusal, strength, transaction};
 use crate::app::App;
 use crate::http::{Answer, Reply, Request};
+use api_types::SettingChange;
 use serde_json::{Map, Value};
 use settings::{Document, Key};
+use settings_store::Layers;
 
 /// `GET /settings`.
 pub async fn get(app: &App, request: &Request) -> Reply {
@@ -29,6 +31,26 @@ pub fn with_prefix(settings: Document, prefix: Option<&str>) -> Document {
         None => settings,
         Some(prefix) => settings.filter(|key| key.to_string().starts_with(prefix)),
     }
+}
+
+/// `GET /settings/changes` (ours): what the user set, against what would hold
+/// otherwise.
+pub async fn changes(app: &App) -> Reply {
+    let Layers {
+        mut defaults,
+        generated,
+        user,
+    } = app.store.lock().await.layers();
+    defaults.merge(&generated);
+    let changes: Vec<SettingChange> = settings::leaves(user.tree())
+        .into_iter()
+        .map(|(key, value)| SettingChange {
+            value: value.clone(),
+            default: defaults.get(&key).cloned(),
+            key: key.to_string(),
+        })
+        .collect();
+    Ok(Answer::json(&changes))
 }
 
 /// `PATCH /settings`.

@@ -1,10 +1,11 @@
 //! `/tx`: transactions.
 
-use super::{keys, refusal, transaction};
-use crate::app::App;
+use super::{changed, keys, then, transaction};
+use crate::app::{App, Then};
 use crate::http::{Answer, Reply, Request};
+use api_types::{KeyStrength, TransactionWithStrength};
 use settings::Key;
-use std::sync::Arc;
+use settings_store::Strength;
 
 /// `GET /tx`.
 pub async fn get(app: &App, request: &Request) -> Reply {
@@ -27,9 +28,30 @@ pub async fn list(app: &App) -> Reply {
     Ok(Answer::json(&app.store.lock().await.pending().names()))
 }
 
+/// `GET /v2/tx`.
+pub async fn get_with_strength(app: &App, request: &Request) -> Reply {
+    let change = app.store.lock().await.pending().get(transaction(request));
+    let strengths = [
+        (&change.weak, Strength::Weak),
+        (&change.strong, Strength::Strong),
+    ];
+    let metadata = strengths
+        .into_iter()
+        .flat_map(|(values, strength)| values.keys().into_iter().map(move |key| (key, strength)))
+        .map(|(key, strength)| {
+            let strength = strength.to_string();
+            (key.to_string(), KeyStrength { strength })
+        })
+        .collect();
+    Ok(Answer::json(&TransactionWithStrength {
+        settings: change.values().to_value(),
+        metadata,
+    }))
+}
+
 /// `POST /tx/commit`.
 pub async fn commit(app: &App, request: &Request) -> Reply {
-    Ok(names(&committed(app, transaction(request)).await?))
+    committed(app, request, Then::Nothing).await
 }
 
 /// `POST /tx/apply`.
@@ -40,20 +62,14 @@ pub async fn apply(app: &App, request: &Request) -> Reply {
 
 /// `POST /tx/commit_and_apply`.
 pub async fn commit_and_apply(app: &App, request: &Request) -> Reply {
-    let keys = committed(app, transaction(request)).await?;
-    let answer = names(&keys);
-    app.apply_soon(Some(keys));
-    Ok(answer)
+    committed(app, request, then(request)?).await
 }
 
-/// Commits on another thread, for it waits for the disk.
-async fn committed(app: &App, tx: &str) -> Result<Vec<Key>, Answer> {
-    let tx = tx.to_string();
-    let mut store = Arc::clone(&app.store).lock_owned().await;
-    tokio::task::spawn_blocking(move || store.commit(&tx))
-        .await
-        .map_err(|error| Answer::text(500, format!("commit did not finish: {error}")))?
-        .map_err(refusal)
+async fn committed(app: &App, request: &Request, then: Then) -> Reply {
+    let tx = transaction(request).to_string();
+    Ok(changed(
+        app.change(then, move |store| store.commit(&tx)).await?,
+    ))
 }
 
 fn names(keys: &[Key]) -> Answer {

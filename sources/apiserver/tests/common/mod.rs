@@ -63,6 +63,7 @@ const TEMPLATES: &[(&str, &str)] = &[
 pub struct Notes {
     lines: Mutex<Vec<String>>,
     pub reboot_is_blocked: AtomicBool,
+    pub units_fail: AtomicBool,
 }
 
 impl Notes {
@@ -70,19 +71,22 @@ impl Notes {
         std::mem::take(&mut self.lines.lock().unwrap())
     }
 
-    fn add(&self, what: &str, units: &[String]) -> Result<()> {
+    fn add(&self, what: &str, units: &[String]) -> Result<Vec<String>> {
+        if self.units_fail.load(Ordering::Relaxed) && !units.is_empty() {
+            bail!("{what} {}: no such unit", units.join(", "));
+        }
         let mut lines = self.lines.lock().unwrap();
         lines.extend(units.iter().map(|unit| format!("{what} {unit}")));
-        Ok(())
+        Ok(units.to_vec())
     }
 }
 
 impl Units for Notes {
-    fn restart(&self, units: &[String]) -> Result<()> {
+    fn restart(&self, units: &[String]) -> Result<Vec<String>> {
         self.add("restart", units)
     }
 
-    fn reload(&self, units: &[String]) -> Result<()> {
+    fn reload(&self, units: &[String]) -> Result<Vec<String>> {
         self.add("reload", units)
     }
 
@@ -90,7 +94,7 @@ impl Units for Notes {
         if self.reboot_is_blocked.load(Ordering::Relaxed) {
             bail!("an inhibitor is in the way");
         }
-        self.add("reboot", &["host".to_string()])
+        self.add("reboot", &["host".to_string()]).map(|_| ())
     }
 }
 

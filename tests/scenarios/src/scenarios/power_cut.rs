@@ -149,7 +149,7 @@ fn committed(stage: &Stage<'_>, disk: &RawDisk, folder: &Path) -> Result<Option<
     stage.dump(folder, "state.img", &["/settings"], "settings")?;
     let files =
         settings_store::files::Folder::new(&settings).context("cannot open the settings")?;
-    let loaded = settings_store::disk::load(&files);
+    let loaded = settings_store::disk::load(&files, &settings_store::Release::default());
     let value = loaded.state.user.to_value();
     number_of(&value)
 }
