@@ -53,13 +53,13 @@ pub fn render<'c>(
     Ok(Rendered::new(rendered))
 }
 
-/// Renders every file of an image with the variant's defaults, as the build
-/// does: `config_files` and `defaults` are the texts of `config-files.toml` and
-/// `defaults.toml`, and the templates lie below `root` at the paths that the
-/// catalog gives.
+/// Renders every file of an image, as the build does, so that a broken template
+/// fails the build: with the variant's defaults, and with every setting set to its
+/// example over them. `config_files` and `defaults` are the texts of
+/// `config-files.toml` and `defaults.toml`, and the templates lie below `root` at the
+/// paths that the catalog gives.
 ///
-/// Generated settings are not there yet at that moment, nor is anything that
-/// the user sets; so what a template makes of those is for its golden tests.
+/// What a file then says is for its golden tests.
 pub fn check(config_files: &str, root: &Path, defaults: &str) -> Result<()> {
     let catalog = Catalog::parse(config_files)?;
     let mut settings = Document::defaults();
@@ -71,7 +71,13 @@ pub fn check(config_files: &str, root: &Path, defaults: &str) -> Result<()> {
         version_id: "0.0.0".into(),
         arch: "x86_64".into(),
     };
-    render(&catalog.files, root, &settings, &os).map(|_| ())
+    render(&catalog.files, root, &settings, &os)?;
+    let examples = Document::from_toml(&Settings::schema().examples())
+        .context("the examples of all settings")?;
+    settings.merge(&examples.unwrap_or_default());
+    render(&catalog.files, root, &settings, &os)
+        .map(|_| ())
+        .context("with every setting set to its example")
 }
 
 fn environment() -> Environment<'static> {

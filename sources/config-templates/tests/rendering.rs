@@ -275,15 +275,26 @@ fn faulty_catalogs() {
 }
 
 #[test]
-fn the_build_checks_all_templates_with_the_defaults() {
-    let root = root(&[(
-        "x",
-        "a = {{ settings.ntp.options | toml_value }}\n{{ settings.motd }}",
-    )]);
-    let catalog = catalog(&[("x", r#""motd", "ntp""#, "toml")]);
-    let error = format!("{:#}", check(&catalog, root.path(), "").unwrap_err());
+fn the_build_checks_all_templates_with_the_defaults_and_with_everything_set() {
+    let root = root(&[("x", "a = 1\n{% if settings.motd == 'odd' %}=\n{% endif %}")]);
+    let catalog = catalog(&[("x", r#""motd", "dns""#, "toml")]);
+    check(&catalog, root.path(), "").unwrap();
+    let error = format!(
+        "{:#}",
+        check(&catalog, root.path(), "[settings]\nmotd = 'odd'").unwrap_err()
+    );
     assert!(error.contains("not valid as toml: line 2"), "{error}");
-    check(&catalog, root.path(), "[settings]\nmotd = '# x'").unwrap();
+    // Unset by default, so that only the second document reaches it.
+    fs::write(
+        root.path().join("templates/x"),
+        "a = 1\n{% if settings.dns['name-servers'] is defined %}=\n{% endif %}",
+    )
+    .unwrap();
+    let error = format!("{:#}", check(&catalog, root.path(), "").unwrap_err());
+    assert!(
+        error.contains("every setting set to its example"),
+        "{error}"
+    );
     let error = format!(
         "{:#}",
         check(&catalog, root.path(), "[settings]\nmotd = 1").unwrap_err()

@@ -406,6 +406,16 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_all_settings_are_a_document() {
+        let document = Document::from_toml(&Settings::schema().examples())
+            .expect("valid settings")
+            .expect("settings");
+        assert!(document.keys().len() > 200, "{}", document.keys().len());
+        assert_eq!(document.get(&key("motd")), Some(&json!("Welcome!")));
+        assert!(document.get(&key("pki.corporate.trusted")).is_some());
+    }
+
+    #[test]
     fn every_setting_can_be_set() {
         let tree = json!({
             "motd": "two\nlines",

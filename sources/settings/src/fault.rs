@@ -134,10 +134,7 @@ impl fmt::Display for Faults {
 impl std::error::Error for Faults {}
 
 /// The one of `known` that `wrong` was most likely meant to be, if any is near.
-pub fn nearest<'a>(
-    wrong: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |text: &str| text.to_ascii_lowercase().replace('_', "-");
     let wrong = plain(wrong);
     if wrong.len() > 100 {

@@ -335,6 +335,34 @@ impl Schema {
         }
     }
 
+    /// A document in TOML that sets every setting to its example.
+    pub fn examples(&self) -> String {
+        let mut document = String::new();
+        self.write_examples(&mut Key::root(), &mut document);
+        document
+    }
+
+    fn write_examples(&self, at: &mut Key, document: &mut String) {
+        match self {
+            Self::Table { fields, .. } => {
+                for field in fields.iter() {
+                    at.push(field.name);
+                    match field.example {
+                        Some(example) => document.push_str(&format!("{at} = {example}\n")),
+                        None => field.schema.write_examples(at, document),
+                    }
+                    at.pop();
+                }
+            }
+            Self::Map { example, value, .. } => {
+                at.push(example);
+                value.write_examples(at, document);
+                at.pop();
+            }
+            _ => document.push_str(&format!("{at} = {}\n", self.example())),
+        }
+    }
+
     /// A value that is accepted, in TOML. Of a table it is one of the first key.
     pub fn example(&self) -> String {
         match self {

@@ -1,13 +1,13 @@
 //! From package trees to the files of an image.
 
 use super::boot::{self, BootParts, KernelImage};
-use super::content::{self, Identity, SHARE};
+use super::content::{self, Identity, SHARE, VariantSettings};
 use super::description::{Description, PackageLine, Sizes};
 use super::modules::ModuleIndex;
 use crate::check;
 use crate::executor::run_logged;
 use crate::keys::Keys;
-use crate::manifest::{Definitions, Package, Variant};
+use crate::manifest::{Package, Variant};
 use crate::progress::Task;
 use crate::project::Arch;
 use crate::recipe::files;
@@ -31,10 +31,10 @@ const OUT: &str = "/out";
 
 /// Everything that an image is made of.
 pub struct Ingredients<'a> {
-    /// The repository's definitions.
-    pub definitions: &'a Definitions,
     /// What is built.
     pub variant: &'a Variant,
+    /// What it says about settings.
+    pub settings: &'a VariantSettings,
     /// For which processor.
     pub arch: Arch,
     /// Release version.
@@ -119,9 +119,8 @@ impl Ingredients<'_> {
         let disk_path = out.join("disk.img");
         self.write_disk(&disk_path, &esp, &erofs, &verity.bytes)?;
         self.add_workstation_files(out)?;
-        let defaults = content::settings_defaults(self.definitions, self.variant)?;
-        let schema = content::settings_schema(self.variant.name.as_str(), &defaults)?;
-        write(&out.join(content::SETTINGS_SCHEMA), &schema)?;
+        let schema = &self.settings.schema;
+        write(&out.join(content::SETTINGS_SCHEMA), schema)?;
 
         let mut description = Description {
             format: 1,
@@ -139,7 +138,7 @@ impl Ingredients<'_> {
                 disk: size_of(&disk_path)?,
                 files: root.iter().count() as u64,
             },
-            settings_schema_sha256: hex::encode(Sha256::digest(&schema)),
+            settings_schema_sha256: hex::encode(Sha256::digest(schema)),
             packages: self.package_lines(),
             ..Description::default()
         };
@@ -226,8 +225,7 @@ impl Ingredients<'_> {
         });
         root.add_file("usr/lib/os-release", os_release.clone().into_bytes(), 0o644)?;
         let packages: Vec<&Package> = self.packages.iter().map(|built| built.package).collect();
-        let defaults = content::settings_defaults(self.definitions, self.variant)?;
-        add_toml(root, "defaults.toml", &defaults)?;
+        add_toml(root, "defaults.toml", &self.settings.defaults)?;
         add_toml(
             root,
             "config-files.toml",

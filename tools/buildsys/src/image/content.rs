@@ -51,35 +51,51 @@ pub fn os_release(identity: &Identity<'_>) -> String {
     )
 }
 
-/// The variant's settings defaults: its files merged, later ones winning key by
-/// key, as one document with a `settings` table.
-pub fn settings_defaults(definitions: &Definitions, variant: &Variant) -> Result<Table> {
-    let mut merged = Table::new();
-    for file in &variant.manifest.variant.defaults {
-        let path = definitions.variants_folder().join(file);
-        let text = fs::read_to_string(&path).with_context(|| {
-            format!(
-                "cannot read {}, a file of defaults of the variant {}",
-                path.display(),
-                variant.name
-            )
-        })?;
-        let document: Table =
-            toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
-        if let Some(other) = document.keys().find(|key| *key != "settings") {
-            bail!(
-                "{} has the table {other}: it may have none but settings",
-                path.display()
-            );
+/// What a variant says about settings.
+#[derive(Debug)]
+pub struct VariantSettings {
+    /// Its defaults, as one document with a `settings` table.
+    pub defaults: Table,
+    /// The JSON Schema of user data for it.
+    pub schema: Vec<u8>,
+}
+
+impl VariantSettings {
+    /// Reads the variant's files of defaults, later ones winning key by key. They are
+    /// checked, so that a fault is told before anything is built.
+    pub fn read(definitions: &Definitions, variant: &Variant) -> Result<Self> {
+        let mut defaults = Table::new();
+        for file in &variant.manifest.variant.defaults {
+            let path = definitions.variants_folder().join(file);
+            let text = fs::read_to_string(&path).with_context(|| {
+                format!(
+                    "cannot read {}, a file of defaults of the variant {}",
+                    path.display(),
+                    variant.name
+                )
+            })?;
+            let document =
+                defaults_in(&text).with_context(|| format!("{} is not valid", path.display()))?;
+            merge(&mut defaults, document);
         }
-        merge(&mut merged, document);
+        let schema = settings_schema(variant.name.as_str(), &defaults)?;
+        Ok(Self { defaults, schema })
     }
-    Ok(merged)
+}
+
+/// A file of defaults: settings and nothing else.
+fn defaults_in(text: &str) -> Result<Table> {
+    let document: Table = toml::from_str(text)?;
+    if let Some(other) = document.keys().find(|key| *key != "settings") {
+        bail!("it has the table {other}: it may have none but settings");
+    }
+    Document::from_toml(text)?;
+    Ok(document)
 }
 
 /// The JSON Schema of user data for the variant `name`, with its `defaults`. A
 /// variant whose name says neither platform nor orchestrator has every setting.
-pub fn settings_schema(name: &str, defaults: &Table) -> Result<Vec<u8>> {
+fn settings_schema(name: &str, defaults: &Table) -> Result<Vec<u8>> {
     let variant = settings::Variant::parse(name).ok();
     let own = Document::from_toml(&defaults.to_string())
         .with_context(|| format!("the defaults of {name} are not settings"))?
@@ -137,6 +153,23 @@ pub fn config_files(packages: &[&Package]) -> Result<Catalog> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn faulty_defaults_are_told_with_their_lines() {
+        for (text, reason) in [
+            (
+                "[settings]\n\nmotdd = 'x'",
+                "line 3: settings.motdd: unknown key",
+            ),
+            ("[settings]\nmotd = 1", "line 2: settings.motd: expected"),
+            ("[other]", "it has the table other"),
+            ("[settings", "TOML parse error"),
+        ] {
+            let error = defaults_in(text).expect_err(text);
+            let told = format!("{error:#}");
+            assert!(told.contains(reason), "{text}: {told}");
+        }
+    }
 
     #[test]
     fn the_schema_is_that_of_the_variant() {

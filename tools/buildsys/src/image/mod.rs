@@ -24,6 +24,7 @@ use crate::project::{Arch, Project};
 use crate::store::{self, Store};
 use anyhow::{Context, Result, bail};
 use assemble::Ingredients;
+use content::VariantSettings;
 use description::Description;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -66,6 +67,7 @@ pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> 
         .as_deref()
         .unwrap_or(&project.config.release.default_variant);
     let variant = definitions.variant(name)?;
+    let settings = VariantSettings::read(&definitions, &variant)?;
     let keys = Keys::load_or_create(&project.keys_dir())?;
     let options = FetchOptions {
         locked: request.locked,
@@ -97,8 +99,8 @@ pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> 
     store::remove_tree(&staging)?;
     fs::create_dir_all(&staging).with_context(|| format!("cannot make {}", staging.display()))?;
     let ingredients = Ingredients {
-        definitions: &definitions,
         variant: &variant,
+        settings: &settings,
         arch: request.arch,
         version: &project.config.release.version,
         key: plan.key().as_str(),
