@@ -535,6 +535,21 @@ mod tests {
         );
         assert_eq!(faults.lines().count(), 4, "{faults}");
         assert!(!faults.contains("hunter2"), "{faults}");
+        for setting in [
+            "kubernetes.bootstrap-token = '77777!'",
+            "kubernetes.server-key = '77777!'",
+            "container-registry.credentials = [{ password = 77777 }]",
+            "container-registry.credentials = [{ password = \"77777\\n\" }]",
+            "container-registry.credentials = [{ identitytoken = 77777.5 }]",
+            "container-registry.credentials = [{ auth = '77777' }]",
+            "aws.config = '77777'",
+            "aws.credentials = '77777'",
+            "host-containers.admin.user-data = '77777'",
+            "network.https-proxy = 'http://u:77777@'",
+        ] {
+            let faults = self::faults(&format!("settings.{setting}"));
+            assert!(!faults.contains("77777"), "{faults}");
+        }
     }
 
     #[test]

@@ -440,23 +440,13 @@ impl<S: Scalar> Model for S {
 impl<T: Model> Model for Vec<T> {
     /// A list stands and falls as a whole, for half a list means something else.
     fn read(value: &Value, at: &mut Key, faults: &mut Faults) -> Option<Self> {
-        let Some(items) = value.as_array() else {
-            faults.add(at, format!("expected a list, got {}", describe(value)));
-            return None;
-        };
-        let mut list = Vec::new();
+        let items = list_items(value, at, faults)?;
+        let mut list = Vec::with_capacity(items.len());
         for (n, item) in items.iter().enumerate() {
             let mut inner = Faults::default();
             match T::read(item, at, &mut inner) {
                 Some(item) if inner.is_empty() => list.push(item),
-                _ => {
-                    for fault in inner.iter() {
-                        let within = &fault.key.parts()[at.parts().len()..];
-                        let within: String =
-                            within.iter().map(|part| format!("{part}: ")).collect();
-                        faults.add(at, format!("item {}: {within}{}", n + 1, fault.reason));
-                    }
-                }
+                _ => note_item(n, &inner, at, faults),
             }
         }
         (list.len() == items.len()).then_some(list)
@@ -497,12 +487,8 @@ impl<A: Model, B: Model> Model for (A, B) {
 
 impl<K: MapKey, V: Model> Model for BTreeMap<K, V> {
     fn read(value: &Value, at: &mut Key, faults: &mut Faults) -> Option<Self> {
-        let Some(table) = value.as_object() else {
-            faults.add(at, format!("expected a table, got {}", describe(value)));
-            return None;
-        };
         let mut map = Self::new();
-        for (name, value) in table {
+        for (name, value) in table_entries(value, at, faults)? {
             at.push(name);
             match K::check(name) {
                 Some(key) => {
@@ -510,7 +496,7 @@ impl<K: MapKey, V: Model> Model for BTreeMap<K, V> {
                         map.insert(key, value);
                     }
                 }
-                None => faults.add(at, format!("{name:?} is not {}", K::WHAT)),
+                None => note_name(name, K::WHAT, at, faults),
             }
             at.pop();
         }
@@ -535,6 +521,41 @@ impl<K: MapKey, V: Model> Model for BTreeMap<K, V> {
             value: Box::new(V::schema()),
         }
     }
+}
+
+// What does not depend on a type stands by itself, since the rest is there once
+// for each type of list and table.
+
+fn list_items<'v>(value: &'v Value, at: &Key, faults: &mut Faults) -> Option<&'v [Value]> {
+    if value.as_array().is_none() {
+        faults.add(at, format!("expected a list, got {}", describe(value)));
+    }
+    value.as_array().map(Vec::as_slice)
+}
+
+/// Notes the faults of item `n` of the list at `at`.
+fn note_item(n: usize, inner: &Faults, at: &Key, faults: &mut Faults) {
+    for fault in inner.iter() {
+        let within = &fault.key.parts()[at.parts().len()..];
+        let within: String = within.iter().map(|part| format!("{part}: ")).collect();
+        let item = n + 1;
+        faults.add(at, format!("item {item}: {within}{}", fault.reason));
+    }
+}
+
+pub(crate) fn table_entries<'v>(
+    value: &'v Value,
+    at: &Key,
+    faults: &mut Faults,
+) -> Option<&'v Map<String, Value>> {
+    if value.as_object().is_none() {
+        faults.add(at, format!("expected a table, got {}", describe(value)));
+    }
+    value.as_object()
+}
+
+fn note_name(name: &str, what: &str, at: &Key, faults: &mut Faults) {
+    faults.add(at, format!("{name:?} is not {what}"));
 }
 
 /// Declares a table of settings: the struct, its reading and writing, its schema.
@@ -630,10 +651,7 @@ pub(crate) fn read_table<'v>(
     at: &mut Key,
     faults: &mut Faults,
 ) -> Option<&'v Map<String, Value>> {
-    let Some(table) = value.as_object() else {
-        faults.add(at, format!("expected a table, got {}", describe(value)));
-        return None;
-    };
+    let table = table_entries(value, at, faults)?;
     for name in table.keys() {
         if known
             .iter()

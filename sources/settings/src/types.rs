@@ -5,6 +5,7 @@ use crate::model::describe;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use std::fmt;
 use std::net::IpAddr;
 
 /// Takes the text out of a value, or says what it was instead.
@@ -313,6 +314,44 @@ text_type! {
     |text| match text.chars().find(|&c| c.is_control() && !matches!(c, '\t' | '\n')) {
         None => Ok(()),
         Some(c) => Err(format!("holds the control character U+{:04X}", u32::from(c))),
+    }
+}
+
+/// A secret on one line. What is wrong with it is said without saying it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Scalar for Secret {
+    const WHAT: &'static str = "a text of one line";
+    const EXAMPLE: &'static str = "\"secret\"";
+    const PATTERN: Option<&'static str> = SingleLine::PATTERN;
+
+    fn check(value: &Value) -> Result<Self, String> {
+        let Some(text) = value.as_str() else {
+            return Err(format!(
+                "expected {}: put it in quotes (with apiclient set: --json)",
+                Self::WHAT
+            ));
+        };
+        single_line(text)?;
+        Ok(Self(text.to_string()))
+    }
+
+    fn value(&self) -> Value {
+        Value::String(self.0.clone())
     }
 }
 

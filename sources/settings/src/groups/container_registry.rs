@@ -1,7 +1,7 @@
 //! `settings.container-registry`.
 
 use crate::model::{describe, group};
-use crate::types::{Base64, SingleLine, Url};
+use crate::types::{Base64, Secret, SingleLine, Url};
 use crate::{Faults, Key, MapKey, Model, Schema};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -37,11 +37,11 @@ group! {
         /// Name of the user.
         "username" => username: SingleLine, example "\"puller\"";
         /// Password of the user.
-        "password" => password: SingleLine, example "\"secret\"";
+        "password" => password: Secret;
         /// Base64 of name and password with a colon between, instead of those.
         "auth" => auth: Base64, example "\"cHVsbGVyOnNlY3JldA==\"";
         /// A token, instead of name and password.
-        "identitytoken" => identitytoken: SingleLine, example "\"token\"";
+        "identitytoken" => identitytoken: Secret;
     }
 }
 

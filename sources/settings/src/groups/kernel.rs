@@ -1,6 +1,6 @@
 //! `settings.kernel`.
 
-use crate::model::{describe, group};
+use crate::model::{group, table_entries};
 use crate::types::{SingleLine, choice_type, name_type, text_type};
 use crate::{Faults, Key, Model, Schema};
 use serde_json::{Map, Value};
@@ -60,10 +60,7 @@ group! {
 
 impl Model for StaticHugepages {
     fn read(value: &Value, at: &mut Key, faults: &mut Faults) -> Option<Self> {
-        let Some(table) = value.as_object() else {
-            faults.add(at, format!("expected a table, got {}", describe(value)));
-            return None;
-        };
+        let table = table_entries(value, at, faults)?;
         let (options, sizes): (Map<_, _>, Map<_, _>) = table
             .iter()
             .map(|(name, value)| (name.clone(), value.clone()))
