@@ -412,7 +412,7 @@ mod tests {
             .expect("settings");
         assert!(document.keys().len() > 200, "{}", document.keys().len());
         assert_eq!(document.get(&key("motd")), Some(&json!("Welcome!")));
-        assert!(document.get(&key("pki.corporate.trusted")).is_some());
+        assert!(document.get(&key("ntp.options")).is_some());
     }
 
     #[test]
