@@ -179,6 +179,47 @@ fn documents_are_applied_together_or_not_at_all() {
 }
 
 #[test]
+fn changes_are_explained_and_taken_back() {
+    let running = Running::start();
+    let ok = |line: &str| running.client(line).unwrap();
+    let json = |line: &str| -> serde_json::Value { serde_json::from_str(&ok(line)).unwrap() };
+    let changed = json("set motd=one -o json");
+    assert_eq!(changed["changed"], serde_json::json!(["settings.motd"]));
+    assert_eq!(changed["files"], serde_json::json!(["/etc/motd"]));
+    // It was waited for, so it is there.
+    assert_eq!(running.machine.read("etc/motd"), "one\n");
+    assert_eq!(ok("set motd=two"), "");
+    assert_eq!(running.machine.read("etc/motd"), "two\n");
+    assert_eq!(ok("diff"), "settings.motd\n  - \"Hello\"\n  + \"two\"\n");
+    let explained = ok("explain motd");
+    for part in [
+        "settings.motd\n",
+        "value       \"two\"  (set by the user)\n",
+        "default     \"Hello\"\n",
+        "writes      motd\n",
+    ] {
+        assert!(explained.contains(part), "{explained}");
+    }
+    let refused = running.client("explain mtod").unwrap_err();
+    assert!(
+        refused.ends_with("did you mean settings.motd?"),
+        "{refused}"
+    );
+    let history = json("history --json");
+    let last = history[1]["id"].as_u64().unwrap();
+    assert!(ok("history").contains("settings.motd\n"));
+    assert_eq!(ok(&format!("rollback {last}")), "");
+    assert_eq!(running.machine.read("etc/motd"), "one\n");
+    assert!(
+        running
+            .client("rollback 4711")
+            .unwrap_err()
+            .starts_with("Status 404 when POSTing")
+    );
+    assert!(ok("complete-key ntp.").contains("ntp.time-servers\n"));
+}
+
+#[test]
 fn refusals_name_status_method_and_path() {
     let running = Running::start();
     for (line, expected) in [
