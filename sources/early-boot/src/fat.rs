@@ -1,4 +1,4 @@
-//! Reads one file out of the top folder of a FAT16 or FAT32 file system.
+//! Reads files out of a FAT16 or FAT32 file system.
 //!
 //! After Microsoft's "FAT: General Overview of On-Disk Format" 1.03. What is
 //! read comes from a partition that anybody may have written to, so every
@@ -11,36 +11,11 @@ const ENTRY: usize = 32;
 const ATTRIBUTE_LONG_NAME: u8 = 0x0f;
 const ATTRIBUTE_VOLUME: u8 = 0x08;
 const ATTRIBUTE_FOLDER: u8 = 0x10;
-/// Bytes of a top folder that are looked at.
+/// Bytes of a folder that are looked at.
 const FOLDER_LIMIT: usize = 2 * 1024 * 1024;
 
-/// Reads the file `name` (in any case), at most `limit` and one byte of it.
-/// `None` if there is no such file.
-pub fn read_top_file(
-    device: impl Read + Seek,
-    name: &str,
-    limit: usize,
-) -> Result<Option<Vec<u8>>> {
-    let mut volume = Volume::open(device)?;
-    let folder = volume.top_folder()?;
-    let Some(found) = find(&folder, name) else {
-        return Ok(None);
-    };
-    let size = usize::try_from(found.size)
-        .context("size of the file")?
-        .min(limit + 1);
-    let mut bytes = if size == 0 {
-        Vec::new()
-    } else {
-        let mask = if volume.is_fat32 { u32::MAX } else { 0xffff };
-        volume.read_chain(found.cluster & mask, size)?
-    };
-    ensure!(bytes.len() >= size, "the file is cut off");
-    bytes.truncate(size);
-    Ok(Some(bytes))
-}
-
-struct Volume<D> {
+/// An open file system.
+pub struct Volume<D> {
     device: D,
     is_fat32: bool,
     cluster_bytes: u64,
@@ -62,7 +37,8 @@ struct Found {
 }
 
 impl<D: Read + Seek> Volume<D> {
-    fn open(mut device: D) -> Result<Self> {
+    /// Reads the boot sector.
+    pub fn open(mut device: D) -> Result<Self> {
         let mut boot = [0u8; 512];
         device.seek(SeekFrom::Start(0))?;
         device
@@ -112,6 +88,49 @@ impl<D: Read + Seek> Volume<D> {
             data: data_start * sector,
             clusters: u32::try_from(clusters).context("count of clusters")?,
         })
+    }
+
+    /// The file system's name, as its top folder has it.
+    pub fn label(&mut self) -> Result<Option<String>> {
+        let folder = self.top_folder()?;
+        let is_label = |entry: &Entry<'_>| {
+            entry.attributes & (ATTRIBUTE_VOLUME | ATTRIBUTE_FOLDER) == ATTRIBUTE_VOLUME
+        };
+        let label = entries(&folder).find(is_label);
+        Ok(label.map(|label| {
+            let name = String::from_utf8_lossy(&label.bytes[..11]);
+            name.trim_end().to_string()
+        }))
+    }
+
+    /// Reads the file at `path`, of which the last part is its name and those
+    /// before it are folders (in any case), at most `limit` and one byte of it.
+    /// `None` if there is no such file.
+    pub fn read_file(&mut self, path: &[&str], limit: usize) -> Result<Option<Vec<u8>>> {
+        let Some((name, folders)) = path.split_last() else {
+            return Ok(None);
+        };
+        let mask = if self.is_fat32 { u32::MAX } else { 0xffff };
+        let mut folder = self.top_folder()?;
+        for name in folders {
+            let Some(found) = find(&folder, name, true) else {
+                return Ok(None);
+            };
+            folder = self.read_chain(found.cluster & mask, FOLDER_LIMIT)?;
+        }
+        let Some(found) = find(&folder, name, false) else {
+            return Ok(None);
+        };
+        let size = usize::try_from(found.size)
+            .context("size of the file")?
+            .min(limit + 1);
+        let mut bytes = match size {
+            0 => Vec::new(),
+            size => self.read_chain(found.cluster & mask, size)?,
+        };
+        ensure!(bytes.len() >= size, "the file is cut off");
+        bytes.truncate(size);
+        Ok(Some(bytes))
     }
 
     fn top_folder(&mut self) -> Result<Vec<u8>> {
@@ -170,50 +189,70 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// Looks a file up by its long name, or by its short one if it has no other.
-fn find(folder: &[u8], name: &str) -> Option<Found> {
+/// An entry of a folder that is in use.
+struct Entry<'f> {
+    bytes: &'f [u8],
+    attributes: u8,
+    long_name: Option<String>,
+}
+
+/// The entries of a folder, each with the long name that the entries before it
+/// make up.
+fn entries(folder: &[u8]) -> impl Iterator<Item = Entry<'_>> {
     let mut long: Vec<u16> = Vec::new();
-    for entry in folder.chunks_exact(ENTRY) {
-        match entry[0] {
-            0x00 => return None,
-            0xe5 => {
-                long.clear();
-                continue;
-            }
-            _ => {}
+    let used = folder
+        .chunks_exact(ENTRY)
+        .take_while(|entry| entry[0] != 0x00);
+    used.filter_map(move |bytes| {
+        let attributes = bytes[11];
+        if bytes[0] == 0xe5 {
+            long.clear();
+            return None;
         }
-        let attributes = entry[11];
         if attributes & 0x3f == ATTRIBUTE_LONG_NAME {
             // The parts of a name come last part first.
             let mut part = Vec::with_capacity(13);
             for range in [1..11, 14..26, 28..32] {
-                for pair in entry[range].chunks_exact(2) {
+                for pair in bytes[range].chunks_exact(2) {
                     part.push(u16::from_le_bytes([pair[0], pair[1]]));
                 }
             }
-            if entry[0] & 0x40 != 0 {
+            if bytes[0] & 0x40 != 0 {
                 long.clear();
             }
             part.append(&mut long);
             part.truncate(260);
             long = part;
-            continue;
+            return None;
         }
-        let long_name = long_name(&std::mem::take(&mut long));
-        if attributes & (ATTRIBUTE_VOLUME | ATTRIBUTE_FOLDER) != 0 {
-            continue;
-        }
-        let found_name = long_name.unwrap_or_else(|| short_name(entry));
-        if found_name.eq_ignore_ascii_case(name) {
-            let high = u32::from(u16::from_le_bytes([entry[20], entry[21]]));
-            let low = u32::from(u16::from_le_bytes([entry[26], entry[27]]));
-            return Some(Found {
-                cluster: high << 16 | low,
-                size: u32_at(entry, 28),
-            });
-        }
-    }
-    None
+        Some(Entry {
+            bytes,
+            attributes,
+            long_name: long_name(&std::mem::take(&mut long)),
+        })
+    })
+}
+
+/// Looks a file or folder up by its long name, or by its short one if it has no
+/// other.
+fn find(folder: &[u8], name: &str, is_folder: bool) -> Option<Found> {
+    entries(folder)
+        .filter(|entry| {
+            let kind = entry.attributes & (ATTRIBUTE_VOLUME | ATTRIBUTE_FOLDER);
+            kind == if is_folder { ATTRIBUTE_FOLDER } else { 0 }
+        })
+        .find(|entry| match &entry.long_name {
+            Some(long) => long.eq_ignore_ascii_case(name),
+            None => short_name(entry.bytes).eq_ignore_ascii_case(name),
+        })
+        .map(|entry| {
+            let half =
+                |at: usize| u32::from(u16::from_le_bytes([entry.bytes[at], entry.bytes[at + 1]]));
+            Found {
+                cluster: half(20) << 16 | half(26),
+                size: u32_at(entry.bytes, 28),
+            }
+        })
 }
 
 fn long_name(units: &[u16]) -> Option<String> {
@@ -359,6 +398,12 @@ mod tests {
                     self.entry(&entry);
                 }
             }
+            let first = self.store(content);
+            self.entry(&short_entry(short, attributes, first, content.len()));
+        }
+
+        /// Puts content into clusters of its own and says which is the first.
+        fn store(&mut self, content: &[u8]) -> u32 {
             let first = match content.len().div_ceil(SECTOR) {
                 0 => 0,
                 count => self.chain(count),
@@ -367,18 +412,26 @@ mod tests {
                 let at = self.cluster_at(first + 2 * n as u32);
                 self.bytes[at..at + part.len()].copy_from_slice(part);
             }
-            let mut entry = [0; ENTRY];
-            entry[..11].copy_from_slice(short);
-            entry[11] = attributes;
-            entry[20..22].copy_from_slice(&((first >> 16) as u16).to_le_bytes());
-            entry[26..28].copy_from_slice(&(first as u16).to_le_bytes());
-            entry[28..32].copy_from_slice(&(content.len() as u32).to_le_bytes());
-            self.entry(&entry);
+            first
         }
 
         fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>> {
-            read_top_file(Cursor::new(&self.bytes), name, limit)
+            self.read_path(&[name], limit)
         }
+
+        fn read_path(&self, path: &[&str], limit: usize) -> Result<Option<Vec<u8>>> {
+            Volume::open(Cursor::new(&self.bytes))?.read_file(path, limit)
+        }
+    }
+
+    fn short_entry(name: &[u8; 11], attributes: u8, cluster: u32, size: usize) -> [u8; ENTRY] {
+        let mut entry = [0; ENTRY];
+        entry[..11].copy_from_slice(name);
+        entry[11] = attributes;
+        entry[20..22].copy_from_slice(&((cluster >> 16) as u16).to_le_bytes());
+        entry[26..28].copy_from_slice(&(cluster as u16).to_le_bytes());
+        entry[28..32].copy_from_slice(&(size as u32).to_le_bytes());
+        entry
     }
 
     fn content() -> Vec<u8> {
@@ -424,6 +477,42 @@ mod tests {
             }
             let start = image.read("user-data.toml", 1_000).expect("a file");
             assert_eq!(start, Some(content()[..1_001].to_vec()));
+        }
+    }
+
+    #[test]
+    fn folders_lead_to_files() {
+        for fat32 in [false, true] {
+            let mut image = usual(fat32);
+            let file = image.store(b"deep");
+            let inner = short_entry(b"USER_DAT   ", 0x20, file, 4);
+            let inner = image.store(&inner);
+            let outer = short_entry(b"LATEST     ", ATTRIBUTE_FOLDER, inner, 0);
+            let outer = image.store(&outer);
+            image.entry(&short_entry(b"STACK      ", ATTRIBUTE_FOLDER, outer, 0));
+            for (path, expected) in [
+                (&["stack", "latest", "user_dat"][..], Some(b"deep".to_vec())),
+                (&["stack", "latest"], None),
+                (&["stack", "nothing", "user_dat"], None),
+                (&["readme.txt", "latest", "user_dat"], None),
+                (&[], None),
+            ] {
+                let found = image.read_path(path, 100).expect("readable");
+                assert_eq!(found, expected, "{path:?}, FAT32: {fat32}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_volume_says_its_name() {
+        for fat32 in [false, true] {
+            let mut named = usual(fat32);
+            named.file(None, b"SECOND     ", ATTRIBUTE_VOLUME, b"");
+            for (image, expected) in [(Image::new(fat32), None), (named, Some("BULKHEAD"))] {
+                let mut volume = Volume::open(Cursor::new(&image.bytes)).expect("a volume");
+                let label = volume.label().expect("readable");
+                assert_eq!(label.as_deref(), expected, "FAT32: {fat32}");
+            }
         }
     }
 

@@ -4,6 +4,9 @@
 use crate::{document, fat};
 use std::io::Cursor;
 
+/// How much of a file is asked for.
+const LIMIT: usize = 10_000;
+
 /// Bytes are user data or refused with a reason.
 pub fn user_data(bytes: &[u8]) {
     if let Err(faults) = document::read(bytes.to_vec()) {
@@ -14,8 +17,14 @@ pub fn user_data(bytes: &[u8]) {
 /// A device has the file, or has it not, or is refused; never more of it than
 /// asked for.
 pub fn fat(bytes: &[u8]) {
-    const LIMIT: usize = 10_000;
-    if let Ok(Some(file)) = fat::read_top_file(Cursor::new(bytes), "user-data.toml", LIMIT) {
-        assert!(file.len() <= LIMIT + 1);
+    let Ok(mut volume) = fat::Volume::open(Cursor::new(bytes)) else {
+        return;
+    };
+    // Damage may keep it from being read; that is all that it may do.
+    let _ = volume.label();
+    for path in [&["user-data.toml"][..], &["efi", "user-data.toml"]] {
+        if let Ok(Some(file)) = volume.read_file(path, LIMIT) {
+            assert!(file.len() <= LIMIT + 1);
+        }
     }
 }

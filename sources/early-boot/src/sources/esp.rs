@@ -29,7 +29,8 @@ impl Source for Esp {
             return Ok(None);
         };
         let file = File::open(&device).with_context(|| format!("open {}", device.display()))?;
-        fat::read_top_file(file, FILE, limit)
+        fat::Volume::open(file)
+            .and_then(|mut volume| volume.read_file(&[FILE], limit))
             .with_context(|| format!("look for {FILE} on {}", device.display()))
     }
 }
