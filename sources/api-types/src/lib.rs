@@ -84,8 +84,11 @@ pub struct ReportEntry {
 #[serde(rename_all = "kebab-case")]
 pub struct UserDataReport {
     /// False if user data had been taken at an earlier boot and was not looked
-    /// at in this one.
+    /// at in this one. Then the rest tells of that boot.
     pub looked_at: bool,
+    /// True if a fault stops the boot. Then nothing was taken.
+    #[serde(default)]
+    pub stopped: bool,
     /// Every place that was looked at and had something, in order: later ones
     /// win.
     pub sources: Vec<UserDataSource>,
@@ -101,7 +104,7 @@ pub struct UserDataSource {
     pub location: String,
     /// What became of it.
     pub outcome: Outcome,
-    /// Why it was refused.
+    /// What is wrong with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<UserDataFault>,
 }
@@ -110,12 +113,21 @@ pub struct UserDataSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// Its settings were taken.
+    /// It has no fault.
     Accepted,
+    /// Its faults are skipped.
+    InPart,
     /// It says nothing.
     Empty,
     /// It was refused as a whole.
     Refused,
+}
+
+/// Answer of `POST /check` (ours): what is wrong with a document.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserDataCheck {
+    /// All of it; nothing if the document is good.
+    pub faults: Vec<UserDataFault>,
 }
 
 /// Something that is wrong with user data.
@@ -127,6 +139,23 @@ pub struct UserDataFault {
     pub line: Option<usize>,
     /// What is wrong.
     pub reason: String,
+    /// The key that was most likely meant, if it is an unknown one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<String>,
+    /// What it costs at first boot.
+    #[serde(default)]
+    pub severity: Severity,
+}
+
+/// What a fault in user data costs at first boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// The boot stops.
+    #[default]
+    Fatal,
+    /// The setting stays at its default.
+    Skipped,
 }
 
 /// `GET /services`.
@@ -138,14 +167,17 @@ pub type ConfigurationFiles = BTreeMap<String, ConfigurationFile>;
 impl std::fmt::Display for UserDataReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if !self.looked_at {
-            return writeln!(f, "user data was taken at an earlier boot");
+            writeln!(f, "user data was taken at an earlier boot")?;
+        } else if self.sources.is_empty() {
+            writeln!(f, "there is no user data")?;
         }
-        if self.sources.is_empty() {
-            return writeln!(f, "there is no user data");
+        if self.stopped {
+            writeln!(f, "user data stops this boot, and none of it was taken")?;
         }
         for source in &self.sources {
             let outcome = match source.outcome {
                 Outcome::Accepted => "accepted",
+                Outcome::InPart => "accepted in part",
                 Outcome::Empty => "empty",
                 Outcome::Refused => "refused as a whole",
             };
@@ -159,10 +191,15 @@ impl std::fmt::Display for UserDataReport {
 }
 
 impl std::fmt::Display for UserDataFault {
+    /// One line, the same wherever faults are shown.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(line) = self.line {
             write!(f, "line {line}: ")?;
         }
-        write!(f, "{}: {}", self.key, self.reason)
+        let severity = match self.severity {
+            Severity::Fatal => "fatal",
+            Severity::Skipped => "skipped",
+        };
+        write!(f, "{}: {} [{severity}]", self.key, self.reason)
     }
 }

@@ -1,7 +1,10 @@
-//! From the bytes that a platform hands over to settings.
+//! From the bytes that a platform hands over to settings and faults.
 
+use crate::encoding;
+use crate::policy::{self, Policy, Stated};
+use api_types::{Severity, UserDataFault};
 use flate2::read::GzDecoder;
-use settings::{Document, Faults, Key, limits};
+use settings::{Document, Faults, Key, Model, Settings, Variant, limits};
 use std::io::Read;
 
 /// Formats that other systems take as user data, by how they begin.
@@ -9,19 +12,130 @@ const FOREIGN: &[(&str, &str)] = &[
     ("#!", "a script; Bulkhead runs none"),
     ("#cloud-config", "cloud-config"),
     ("#cloud-boothook", "a cloud-init boot hook"),
+    ("#include", "a cloud-init include file"),
     ("## template:", "a cloud-init template"),
-    ("Content-Type:", "a MIME multipart document"),
-    ("MIME-Version:", "a MIME multipart document"),
-    ("From nobody", "a MIME multipart document"),
+    ("Content-Type:", MIME),
+    ("MIME-Version:", MIME),
+    ("From nobody", MIME),
+    ("--==", MIME),
     ("{\"ignition\"", "an Ignition document"),
     ("<powershell>", "a PowerShell script"),
 ];
 
+/// Tools make it by themselves, so it is said how to be rid of it.
+const MIME: &str = "a MIME multipart document, which tools make to join several parts: have \
+                    yours send the one part with the settings as it is";
+
+/// A document that was read and not yet judged.
+#[derive(Debug)]
+pub struct Unjudged {
+    text: String,
+    document: Document,
+    faults: Faults,
+}
+
+/// What is left of a document, and what is wrong with it.
+#[derive(Debug, PartialEq)]
+pub struct Judged {
+    /// What is valid and there is in this variant.
+    pub document: Document,
+    /// What is wrong, in the order of lines.
+    pub faults: Vec<UserDataFault>,
+}
+
+impl Judged {
+    /// Whether a fault stops the boot.
+    pub fn is_fatal(&self) -> bool {
+        let mut severities = self.faults.iter().map(|fault| fault.severity);
+        severities.any(|severity| severity == Severity::Fatal)
+    }
+}
+
 /// Reads user data: a TOML document with a table `[settings]`, as it is or
-/// compressed by gzip. `None` if it is empty or white space.
-pub fn read(bytes: Vec<u8>) -> Result<Option<Document>, Faults> {
+/// compressed by gzip. `None` if it is empty or white space; an error if there is
+/// no telling what it says.
+pub fn read(bytes: Vec<u8>) -> Result<Option<Unjudged>, Faults> {
+    let text = text(bytes)?;
+    let salvaged =
+        Document::salvage_toml(&text).map_err(|faults| {
+            match encoding::guess_base64(text.as_bytes()) {
+                Some(_) => fault(
+                    "user data is in base64 once more than it should be; tools encode it by \
+                 themselves"
+                        .into(),
+                ),
+                None => faults,
+            }
+        })?;
+    Ok(salvaged.map(|(document, faults)| Unjudged {
+        text,
+        document,
+        faults,
+    }))
+}
+
+impl Unjudged {
+    /// What the document says about the policy.
+    pub fn policy(&self) -> Stated {
+        policy::stated(&self.document, &self.faults)
+    }
+
+    /// Judges the document as user data of `variant`, which may be one that nobody
+    /// knows.
+    pub fn judge(mut self, policy: Policy, variant: Option<&Variant>) -> Judged {
+        let foreign = variant.map(|variant| {
+            let mut faults = self.document.foreign_to(variant);
+            // Each has its place in the text, which is looked up only if needed.
+            if !faults.is_empty() {
+                faults.locate_in(&self.text);
+            }
+            faults
+        });
+        let mut faults = told(&self.faults, policy);
+        for foreign in foreign.iter() {
+            for fault in foreign.iter() {
+                self.document.unset(&fault.key);
+            }
+            faults.extend(told(foreign, policy));
+        }
+        faults.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
+        Judged {
+            document: self.document,
+            faults,
+        }
+    }
+}
+
+/// The faults with what each of them costs. Those that are not told one by one may
+/// be anything, so they count as the worst.
+pub fn told(faults: &Faults, policy: Policy) -> Vec<UserDataFault> {
+    let schema = Settings::schema();
+    let mut told: Vec<UserDataFault> = faults
+        .iter()
+        .map(|fault| UserDataFault {
+            key: fault.key.to_string(),
+            line: fault.line,
+            reason: fault.reason.clone(),
+            suggestion: schema.nearest(&fault.key).map(|key| key.to_string()),
+            severity: policy.severity(&fault.key),
+        })
+        .collect();
+    if faults.untold() > 0 {
+        told.push(UserDataFault {
+            key: Key::root().to_string(),
+            line: None,
+            reason: format!("and {} more faults", faults.untold()),
+            suggestion: None,
+            severity: Severity::Fatal,
+        });
+    }
+    told
+}
+
+/// Undoes gzip, and sees to it that the rest is a text that may be TOML.
+fn text(bytes: Vec<u8>) -> Result<String, Faults> {
     let bytes = check_size(bytes, "user data")?;
-    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
+    let bytes = if is_gzip(&bytes) {
         decompress(&bytes)?
     } else {
         bytes
@@ -30,7 +144,10 @@ pub fn read(bytes: Vec<u8>) -> Result<Option<Document>, Faults> {
         let good = error.utf8_error().valid_up_to();
         fault(format!("user data is not text: byte {good} is not UTF-8"))
     })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = match text.strip_prefix('\u{feff}') {
+        Some(text) => text.to_string(),
+        None => text,
+    };
     let start = text.trim_start();
     for (prefix, what) in FOREIGN {
         let begins = start
@@ -42,7 +159,12 @@ pub fn read(bytes: Vec<u8>) -> Result<Option<Document>, Faults> {
             )));
         }
     }
-    Document::from_toml(text)
+    Ok(text)
+}
+
+/// Whether these are the first bytes of a gzip stream.
+pub fn is_gzip(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x1f, 0x8b])
 }
 
 fn fault(reason: String) -> Faults {
@@ -87,14 +209,62 @@ mod tests {
 
     const GOOD: &str = "[settings]\nmotd = 'x'\n";
 
+    fn judged(bytes: impl Into<Vec<u8>>) -> Option<Judged> {
+        let read = read(bytes.into()).expect("readable user data")?;
+        let variant = Variant::parse("metal-core").expect("a variant");
+        Some(read.judge(Policy::Lenient, Some(&variant)))
+    }
+
     #[test]
     fn plain_and_compressed_mean_the_same() {
-        let plain = read(GOOD.into()).expect("good user data");
-        assert!(plain.is_some());
-        assert_eq!(read(gzip(GOOD.as_bytes())), Ok(plain.clone()));
-        assert_eq!(read(format!("\u{feff}{GOOD}").into_bytes()), Ok(plain));
+        let plain = judged(GOOD);
+        assert!(plain.as_ref().is_some_and(|plain| plain.faults.is_empty()));
+        assert_eq!(judged(gzip(GOOD.as_bytes())), plain);
+        assert_eq!(judged(format!("\u{feff}{GOOD}")), plain);
         for nothing in [&b""[..], b" \n", &gzip(b""), &gzip(b"\n")] {
-            assert_eq!(read(nothing.to_vec()), Ok(None));
+            assert_eq!(judged(nothing), None);
+        }
+    }
+
+    #[test]
+    fn faults_cost_what_the_table_says() {
+        let text = "[settings]\nmotd = 'x'\nmtod = 1\n[settings.autoscaling]\nshould-wait = true\n\
+                    [settings.kernel]\nlokdown = 'none'\nsysctl.a = 1\n[settings.ntp]\noptions = ['a']";
+        let judged = judged(text).expect("not empty");
+        assert_eq!(
+            judged.document.to_value(),
+            serde_json::json!({"motd": "x", "ntp": {"options": ["a"]}})
+        );
+        assert!(judged.is_fatal());
+        let lines: Vec<String> = judged.faults.iter().map(ToString::to_string).collect();
+        let expected = [
+            "line 3: settings.mtod: unknown key; did you mean settings.motd? [skipped]",
+            "line 4: settings.autoscaling: unknown key in metal-core; only variants for EC2 with Kubernetes have it [skipped]",
+            "line 7: settings.kernel.lokdown: unknown key; did you mean settings.kernel.lockdown? [fatal]",
+            "line 8: settings.kernel.sysctl.a: expected a text of one line (a string), got the number 1; put it in quotes (with apiclient set: --json) [skipped]",
+        ];
+        assert_eq!(lines, expected);
+        let suggested: Vec<Option<&str>> = judged
+            .faults
+            .iter()
+            .map(|fault| fault.suggestion.as_deref())
+            .collect();
+        let expected = [
+            Some("settings.motd"),
+            None,
+            Some("settings.kernel.lockdown"),
+            None,
+        ];
+        assert_eq!(suggested, expected);
+    }
+
+    #[test]
+    fn too_many_faults_are_fatal() {
+        for (count, fatal) in [(32, false), (33, true)] {
+            let wrong: String = (0..count).map(|n| format!("zebra{n} = 1\n")).collect();
+            let judged = judged(format!("[settings]\n{wrong}")).expect("not empty");
+            assert_eq!(judged.is_fatal(), fatal, "{count}");
+            assert_eq!(judged.faults.len(), count);
         }
     }
 
@@ -135,14 +305,17 @@ mod tests {
                 b"[settings]\nmotd = \"\xff\"".to_vec(),
                 "byte 19 is not UTF-8",
             ),
+            (b"\nW3NldHRpbmdzXQo=\n".to_vec(), "in base64 once more than"),
             (
-                b"[settings]\nmotd = 1".to_vec(),
-                "line 2: settings.motd: expected",
+                b"[settings]\n[settings]".to_vec(),
+                "there twice, first in line 1",
             ),
             (b"motd = 'x'".to_vec(), "no top-level table [settings]"),
         ] {
-            let faults = read(bytes).expect_err(reason).to_string();
-            assert!(faults.contains(reason), "{faults}");
+            let faults = read(bytes).expect_err(reason);
+            assert!(faults.to_string().contains(reason), "{faults}");
+            let told = told(&faults, Policy::Lenient);
+            assert!(told.iter().all(|fault| fault.severity == Severity::Fatal));
         }
     }
 

@@ -1,24 +1,35 @@
 //! User data: the settings document that a platform hands to a new machine.
 //!
-//! Each platform is one module under [`sources`], behind the trait [`Source`]:
-//! it finds the bytes, nothing else. [`gather`] asks all of them, and
-//! [`document`] turns bytes into settings: size, gzip, formats that are not
-//! ours, TOML, the model. A document with a fault is refused as a whole; the
-//! others are put on top of each other, later ones over earlier ones.
+//! Each platform is one module under [`sources`], behind the trait [`Source`]: it
+//! finds the bytes, nothing else. [`document`] turns bytes into settings and
+//! faults: size, gzip, formats that are not ours, TOML, the model, the variant.
+//! [`policy`] says what each fault costs. [`gather`] asks the sources, judges what
+//! they hold, and puts it on top of each other, later ones over earlier ones;
+//! [`check`] judges one document, anywhere.
 //!
-//! To add a platform, write its module and name it in [`sources::all`]. When
-//! user data is looked at and what happens to it is decided in
+//! To add a platform, write its module and name it in [`sources::of`]. When user
+//! data is looked at and what a fault then means for the boot is decided in
 //! `settings-agent`.
 
+mod block;
+mod dmi;
 pub mod document;
+mod encoding;
 mod fat;
+mod iso9660;
+mod link;
+mod ovf;
+pub mod policy;
 #[doc(hidden)]
 pub mod properties;
 pub mod sources;
 
 use api_types::{Outcome, UserDataFault, UserDataReport, UserDataSource};
-use settings::{Document, Faults};
+use document::Judged;
+use policy::{Policy, Stated};
+use settings::{Document, Faults, Key, Variant, limits};
 use std::path::Path;
+use std::time::Duration;
 
 /// A place where a platform puts user data.
 pub trait Source {
@@ -28,36 +39,62 @@ pub trait Source {
     /// Where exactly, below the root.
     fn location(&self) -> String;
 
+    /// How long it may wait for its platform.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// What lies there, or `None` if there is nothing. No more than `limit`
     /// and one byte are read, so that too much can be told from just enough.
-    /// `root` is the root of the file system.
+    /// `root` is the root of the file system. An encoding that the place adds is
+    /// undone; gzip is not.
     fn read(&self, root: &Path, limit: usize) -> anyhow::Result<Option<Vec<u8>>>;
 }
 
-/// The settings that all sources together ask for, and what became of each.
-pub fn gather(sources: &[Box<dyn Source>], root: &Path) -> (Document, UserDataReport) {
+/// What user data asks for.
+pub struct Gathered {
+    /// The settings of all sources together. Nothing if the boot is stopped.
+    pub settings: Document,
+    /// What became of each source.
+    pub report: UserDataReport,
+}
+
+/// Asks all sources and judges what they hold as user data of `variant`. The
+/// policy is that of `defaults` until a source says otherwise, and one for all.
+pub fn gather(
+    sources: &[Box<dyn Source>],
+    root: &Path,
+    variant: Option<&Variant>,
+    defaults: &Document,
+) -> Gathered {
+    let read: Vec<_> = sources
+        .iter()
+        .filter_map(|source| Some((source, read(source.as_ref(), root)?)))
+        .collect();
+    let policy = read
+        .iter()
+        .map(|(_, read)| match read {
+            Ok(Some(read)) => read.policy(),
+            Ok(None) => Stated::Nothing,
+            Err(_) => Stated::Unclear,
+        })
+        .fold(Policy::of(defaults), Policy::then);
     let mut settings = Document::default();
     let mut report = UserDataReport {
         looked_at: true,
-        sources: Vec::new(),
+        ..UserDataReport::default()
     };
-    for source in sources {
-        let verdict = match source.read(root, settings::limits::DOCUMENT_BYTES) {
-            Ok(None) => continue,
-            Ok(Some(bytes)) => document::read(bytes),
-            Err(error) => Err(Faults::one(
-                settings::Key::root(),
-                format!("cannot be read: {error:#}"),
-            )),
-        };
-        let (outcome, faults) = match verdict {
+    for (source, read) in read {
+        let (outcome, faults) = match read {
             Ok(None) => (Outcome::Empty, Vec::new()),
-            Ok(Some(document)) => {
-                settings.merge(&document);
-                (Outcome::Accepted, Vec::new())
+            Ok(Some(read)) => {
+                let judged = read.judge(policy, variant);
+                settings.merge(&judged.document);
+                (outcome(&judged), judged.faults)
             }
-            Err(faults) => (Outcome::Refused, list(&faults)),
+            Err(faults) => (Outcome::Refused, document::told(&faults, policy)),
         };
+        report.stopped |= outcome == Outcome::Refused;
         report.sources.push(UserDataSource {
             name: source.name().to_string(),
             location: source.location(),
@@ -65,24 +102,225 @@ pub fn gather(sources: &[Box<dyn Source>], root: &Path) -> (Document, UserDataRe
             faults,
         });
     }
-    (settings, report)
+    if report.stopped {
+        settings = Document::default();
+    }
+    Gathered { settings, report }
 }
 
-fn list(faults: &Faults) -> Vec<UserDataFault> {
-    let mut list: Vec<UserDataFault> = faults
-        .iter()
-        .map(|fault| UserDataFault {
-            key: fault.key.to_string(),
-            line: fault.line,
-            reason: fault.reason.clone(),
-        })
-        .collect();
-    if faults.untold() > 0 {
-        list.push(UserDataFault {
-            key: "settings".into(),
-            line: None,
-            reason: format!("and {} more faults", faults.untold()),
-        });
+/// What a source holds, if it holds anything.
+fn read(source: &dyn Source, root: &Path) -> Option<Result<Option<document::Unjudged>, Faults>> {
+    match source.read(root, limits::DOCUMENT_BYTES) {
+        Ok(None) => None,
+        Ok(Some(bytes)) => Some(document::read(bytes)),
+        Err(error) => Some(Err(Faults::one(
+            Key::root(),
+            format!("cannot be read: {error:#}"),
+        ))),
     }
-    list
+}
+
+fn outcome(judged: &Judged) -> Outcome {
+    if judged.is_fatal() {
+        Outcome::Refused
+    } else if judged.faults.is_empty() {
+        Outcome::Accepted
+    } else {
+        Outcome::InPart
+    }
+}
+
+/// A document that was checked.
+#[derive(Debug, PartialEq)]
+pub struct Checked {
+    /// What a host would take of it. `None` if it says nothing or stops the boot.
+    pub document: Option<Document>,
+    /// What is wrong with it, and what each fault costs at first boot.
+    pub faults: Vec<UserDataFault>,
+}
+
+/// Checks a document as user data of `variant`: plain, in gzip, and either of them
+/// in base64, as which it travels to a platform.
+pub fn check(bytes: Vec<u8>, variant: &Variant) -> Checked {
+    let bytes = encoding::guess_base64(&bytes).unwrap_or(bytes);
+    let read = match document::read(bytes) {
+        Ok(Some(read)) => read,
+        Ok(None) => {
+            return Checked {
+                document: None,
+                faults: Vec::new(),
+            };
+        }
+        Err(faults) => {
+            return Checked {
+                document: None,
+                faults: document::told(&faults, Policy::Strict),
+            };
+        }
+    };
+    let policy = Policy::Lenient.then(read.policy());
+    let judged = read.judge(policy, Some(variant));
+    Checked {
+        document: (!judged.is_fatal()).then_some(judged.document),
+        faults: judged.faults,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::bail;
+
+    struct Given(&'static str, Result<&'static str, &'static str>);
+
+    impl Source for Given {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn location(&self) -> String {
+            "given".into()
+        }
+
+        fn read(&self, _: &Path, _: usize) -> anyhow::Result<Option<Vec<u8>>> {
+            match self.1 {
+                Ok("none") => Ok(None),
+                Ok(text) => Ok(Some(text.into())),
+                Err(reason) => bail!("{reason}"),
+            }
+        }
+    }
+
+    fn gathered(texts: &[Result<&'static str, &'static str>], defaults: &str) -> Gathered {
+        let names = ["first", "second", "third"];
+        let sources: Vec<Box<dyn Source>> = names
+            .iter()
+            .zip(texts)
+            .map(|(name, text)| Box::new(Given(name, *text)) as Box<dyn Source>)
+            .collect();
+        let defaults = Document::from_toml(defaults)
+            .expect("valid")
+            .unwrap_or_default();
+        let variant = Variant::parse("metal-core").ok();
+        gather(&sources, Path::new("/"), variant.as_ref(), &defaults)
+    }
+
+    #[test]
+    fn later_sources_win_key_by_key() {
+        let gathered = gathered(
+            &[
+                Ok("[settings]\nmotd = 'a'\nntp.options = ['a', 'b']\nkernel.sysctl.a = '1'"),
+                Ok("none"),
+                Ok("[settings]\nntp.options = ['c']\nkernel.sysctl.b = '2'"),
+            ],
+            "",
+        );
+        assert_eq!(
+            gathered.settings.to_value(),
+            serde_json::json!({
+                "motd": "a",
+                "ntp": {"options": ["c"]},
+                "kernel": {"sysctl": {"a": "1", "b": "2"}},
+            })
+        );
+        assert_eq!(
+            gathered.report.to_string(),
+            "first (given): accepted\nthird (given): accepted\n"
+        );
+    }
+
+    #[test]
+    fn a_fault_costs_its_setting_or_the_boot() {
+        const MOTD: &str = "[settings]\nmotd = 'x'\nmtod = 'y'\n";
+        const STRICT: &str = "[settings]\nuser-data-policy = 'strict'";
+        const UNCLEAR: &str = "[settings]\nuser-data-policy = 1";
+        for (sources, defaults, outcomes, stopped) in [
+            (&[Ok(MOTD)][..], "", "InPart", false),
+            (&[Ok(" "), Ok(MOTD)], "", "Empty InPart", false),
+            // One policy for all, whoever says so.
+            (&[Ok(MOTD)], STRICT, "Refused", true),
+            (&[Ok(MOTD), Ok(STRICT)], "", "Refused Accepted", true),
+            (&[Ok(STRICT), Ok(MOTD)], "", "Accepted Refused", true),
+            (
+                &[Ok(MOTD), Ok("[settings]\nuser-data-policy = 'lenient'")],
+                STRICT,
+                "InPart Accepted",
+                false,
+            ),
+            (&[Ok(MOTD), Ok(UNCLEAR)], "", "Refused Refused", true),
+            // A fault that decides something, or a document that cannot be read.
+            (
+                &[Ok("[settings]\npki.a.b = 1"), Ok(" ")],
+                "",
+                "Refused Empty",
+                true,
+            ),
+            (&[Ok("[settings]"), Ok("x")], "", "Accepted Refused", true),
+            (
+                &[Err("broken"), Ok("[settings]")],
+                "",
+                "Refused Accepted",
+                true,
+            ),
+        ] {
+            let gathered = gathered(sources, defaults);
+            let seen: Vec<String> = gathered
+                .report
+                .sources
+                .iter()
+                .map(|source| format!("{:?}", source.outcome))
+                .collect();
+            assert_eq!(seen.join(" "), outcomes, "{sources:?}");
+            assert_eq!(gathered.report.stopped, stopped, "{sources:?}");
+            let taken = gathered.settings.to_value().get("motd").is_some();
+            assert_eq!(
+                taken,
+                !stopped && sources.contains(&Ok(MOTD)),
+                "{sources:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_stops_a_boot_is_reported() {
+        let gathered = gathered(&[Err("no such device"), Ok("[settings]\nmtod = 1")], "");
+        assert_eq!(
+            gathered.report.to_string(),
+            "user data stops this boot, and none of it was taken\n\
+             first (given): refused as a whole\n\
+             \x20 settings: cannot be read: no such device [fatal]\n\
+             second (given): refused as a whole\n\
+             \x20 line 2: settings.mtod: unknown key; did you mean settings.motd? [fatal]\n"
+        );
+    }
+
+    #[test]
+    fn documents_are_checked_in_every_encoding() {
+        let variant = Variant::parse("metal-core").expect("a variant");
+        let checked = |text: &str| check(text.into(), &variant);
+        let good = checked("[settings]\nmotd = 'x'");
+        assert!(good.document.is_some() && good.faults.is_empty());
+        assert_eq!(checked("W3NldHRpbmdzXQptb3RkID0gJ3gnCg=="), good);
+        assert_eq!(checked(" ").document, None);
+        for (text, takes, faults) in [
+            ("[settings]\nmtod = 1", true, "settings.mtod: unknown key"),
+            (
+                "[settings]\nmtod = 1\nuser-data-policy = 'strict'",
+                false,
+                "did you mean settings.motd? [fatal]",
+            ),
+            (
+                "[settings.pki]\na = 1",
+                false,
+                "settings.pki.a: expected a table",
+            ),
+            ("settings = ", false, "not TOML"),
+            ("IyEvYmluL3NoCg==", false, "user data is a script"),
+        ] {
+            let checked = checked(text);
+            assert_eq!(checked.document.is_some(), takes, "{text}");
+            let told = checked.faults[0].to_string();
+            assert!(told.contains(faults), "{told}");
+        }
+    }
 }

@@ -4,9 +4,10 @@
 //! modules of a file system for one small file (seconds under emulation) and
 //! would need the right to mount.
 
+use crate::block::{Device, devices, disks_of_root};
 use crate::{Source, fat};
 use anyhow::{Context, Result};
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 const PARTITION: &str = "BULKHEAD-ESP";
@@ -35,66 +36,31 @@ impl Source for Esp {
     }
 }
 
-/// The device of our partition, by what the kernel says about each block
-/// device, so that nothing has to wait for udev. Where several disks have one,
-/// it is that of the disk which holds the root.
+/// The device of our partition. Where several disks have one, it is that of the
+/// disk which holds the root. A foreign disk's is not asked: whoever can plug in a
+/// disk should not configure the machine by that.
 fn find(root: &Path) -> Option<PathBuf> {
-    let blocks = root.join("sys/class/block");
-    let mut candidates: Vec<(bool, PathBuf)> = Vec::new();
-    let root_disks = root_disks(&blocks);
-    let mut entries: Vec<_> = fs::read_dir(&blocks).ok()?.flatten().collect();
-    entries.sort_by_key(|entry| entry.file_name());
-    for entry in entries {
-        let Ok(uevent) = fs::read_to_string(entry.path().join("uevent")) else {
-            continue;
-        };
-        let field = |name: &str| {
-            uevent
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
-        };
-        if field("PARTNAME") != Some(PARTITION) {
-            continue;
-        }
-        if let Some(device) = field("DEVNAME") {
-            let disk = disk_of(&entry.path());
-            let is_ours = disk.is_some_and(|disk| root_disks.contains(&disk));
-            candidates.push((is_ours, root.join("dev").join(device)));
-        }
-    }
-    if root_disks.is_empty() {
-        return candidates.into_iter().map(|(_, device)| device).next();
-    }
-    // A foreign disk's ESP is not asked: whoever can plug in a disk should not
-    // configure the machine by that.
+    let candidates: Vec<Device> = devices(root)
+        .into_iter()
+        .filter(|device| device.label.as_deref() == Some(PARTITION))
+        .collect();
+    let root_disks = disks_of_root(root);
+    let is_ours = |device: &Device| {
+        root_disks.is_empty()
+            || root_disks
+                .iter()
+                .any(|disk| Some(disk) == device.disk.as_ref())
+    };
     candidates
         .into_iter()
-        .find(|(is_ours, _)| *is_ours)
-        .map(|(_, device)| device)
-}
-
-/// The disks below device-mapper devices, of which the root is one.
-fn root_disks(blocks: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(blocks) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| fs::read_dir(entry.path().join("slaves")).ok())
-        .flat_map(|slaves| slaves.flatten())
-        .filter_map(|slave| disk_of(&slave.path()))
-        .collect()
-}
-
-/// The folder of the disk that a partition's folder in sysfs lies in.
-fn disk_of(partition: &Path) -> Option<PathBuf> {
-    let real = fs::canonicalize(partition).ok()?;
-    real.parent().map(Path::to_path_buf)
+        .find(is_ours)
+        .map(|device| device.node)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     /// A `/sys` with disks; `partitions` are disk, name of the partition's
