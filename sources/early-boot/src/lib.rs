@@ -142,6 +142,11 @@ pub struct Checked {
 /// Checks a document as user data of `variant`: plain, in gzip, and either of them
 /// in base64, as which it travels to a platform.
 pub fn check(bytes: Vec<u8>, variant: &Variant) -> Checked {
+    check_for(bytes, Some(variant))
+}
+
+/// As [`check`], on a host of a variant that may be one that nobody knows.
+pub fn check_for(bytes: Vec<u8>, variant: Option<&Variant>) -> Checked {
     let bytes = encoding::guess_base64(&bytes).unwrap_or(bytes);
     let read = match document::read(bytes) {
         Ok(Some(read)) => read,
@@ -159,7 +164,7 @@ pub fn check(bytes: Vec<u8>, variant: &Variant) -> Checked {
         }
     };
     let policy = Policy::Lenient.then(read.policy());
-    let judged = read.judge(policy, Some(variant));
+    let judged = read.judge(policy, variant);
     Checked {
         document: (!judged.is_fatal()).then_some(judged.document),
         faults: judged.faults,

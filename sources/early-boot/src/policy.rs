@@ -27,6 +27,14 @@ const fn fatal(key: &'static str, reason: &'static str) -> Rule {
     }
 }
 
+const fn skipped(key: &'static str, reason: &'static str) -> Rule {
+    Rule {
+        key,
+        severity: Severity::Skipped,
+        reason,
+    }
+}
+
 /// All rules. The longest key that fits decides; where none fits, a fault is
 /// skipped.
 pub const TABLE: &[Rule] = &[
@@ -34,10 +42,15 @@ pub const TABLE: &[Rule] = &[
         "user-data-policy",
         "It says how all other faults are to be judged.",
     ),
+    skipped(
+        "autoscaling",
+        "The host joins without waiting for its turn.",
+    ),
     fatal(
         "aws",
         "With whose rights the host acts, and in which region.",
     ),
+    skipped("boot", "The kernel starts with the image's own parameters."),
     fatal(
         "bootstrap-commands",
         "What must have run before the host may be used.",
@@ -46,15 +59,32 @@ pub const TABLE: &[Rule] = &[
         "bootstrap-containers",
         "What must have run before the host may be used.",
     ),
+    skipped(
+        "cloudformation",
+        "Whoever waits for the signal notices that it does not come.",
+    ),
+    skipped(
+        "container-registry",
+        "Images come from where their names say.",
+    ),
+    skipped("container-runtime", "The runtime's defaults hold."),
+    skipped("dns", "Name servers come from the lease."),
+    skipped(
+        "host-containers",
+        "A container that is not started can be set right by the API.",
+    ),
     fatal(
         "host-containers.*.superpowered",
         "A container's rights over the host.",
     ),
+    skipped("kernel.hugepages", "The host has the kernel's own pages."),
     fatal("kernel.lockdown", "Protection of the kernel."),
     fatal(
         "kernel.modules",
         "A module that was to be blocked would load.",
     ),
+    skipped("kernel.sysctl", "The host's own value holds."),
+    skipped("kubernetes", "kubelet's default holds."),
     fatal("kubernetes.api-server", "Which cluster the host joins."),
     fatal(
         "kubernetes.authentication-mode",
@@ -106,7 +136,13 @@ pub const TABLE: &[Rule] = &[
         "kubernetes.standalone-mode",
         "Whether the host joins a cluster at all.",
     ),
+    skipped(
+        "metrics",
+        "The host sends nothing that it was not asked for.",
+    ),
+    skipped("motd", "A greeting."),
     fatal("network.hostname", "The host's name."),
+    skipped("network.hosts", "Names are resolved as usual."),
     fatal(
         "network.https-proxy",
         "What was to go through the proxy would go past it.",
@@ -115,12 +151,42 @@ pub const TABLE: &[Rule] = &[
         "network.no-proxy",
         "What was to stay inside would go to the proxy.",
     ),
+    skipped("ntp", "The default time servers serve."),
+    skipped("oci-defaults", "The runtime's defaults hold."),
     fatal(
         "oci-defaults.capabilities",
         "Protection from what containers run.",
     ),
     fatal("pki", "Whom the host trusts."),
+    skipped(
+        "updates",
+        "The host stays at its version until it is told otherwise.",
+    ),
 ];
+
+/// The table as a page of the documentation.
+pub fn page() -> String {
+    let mut page = String::from(
+        "# What faults in user data cost\n\n\
+         Made from the table in `sources/early-boot/src/policy.rs`; `UPDATE_EXPECT=1 cargo test\n\
+         -p early-boot` writes it anew. [User data](../user-data.md) says what follows from it.\n\n\
+         The longest key at or above a faulty one decides; where there is none, the setting is\n\
+         left at its default. `*` stands for any name. A faulty table weighs as much as the worst\n\
+         that can be in it, and an unknown key as much as the one that was most likely meant.\n\n\
+         | key | a fault | why |\n|---|---|---|\n",
+    );
+    for rule in TABLE {
+        let costs = match rule.severity {
+            Severity::Fatal => "**stops the boot**",
+            Severity::Skipped => "is skipped",
+        };
+        page.push_str(&format!(
+            "| `settings.{}` | {costs} | {} |\n",
+            rule.key, rule.reason
+        ));
+    }
+    page
+}
 
 /// How the faults of a machine's user data are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,23 +269,19 @@ fn by_table(key: &Key) -> Severity {
 
 fn severity_of(key: &Key) -> Severity {
     let rules = || TABLE.iter().map(|rule| (rule, rule.key.split('.')));
+    let depth = key.parts().len();
+    let is_worse_below = rules().any(|(rule, parts)| {
+        rule.severity == Severity::Fatal
+            && parts.clone().count() > depth
+            && fits(parts.take(depth), key)
+    });
+    if is_worse_below {
+        return Severity::Fatal;
+    }
     let above = rules()
         .filter(|(_, parts)| fits(parts.clone(), key))
-        .max_by_key(|(_, parts)| parts.clone().count())
-        .map(|(rule, _)| rule.severity);
-    let is_worse_below = || {
-        rules().any(|(rule, parts)| {
-            let depth = key.parts().len();
-            rule.severity == Severity::Fatal
-                && parts.clone().count() > depth
-                && fits(parts.take(depth), key)
-        })
-    };
-    match above {
-        Some(severity) => severity,
-        None if is_worse_below() => Severity::Fatal,
-        None => Severity::Skipped,
-    }
+        .max_by_key(|(_, parts)| parts.clone().count());
+    above.map_or(Severity::Skipped, |(rule, _)| rule.severity)
 }
 
 /// Whether `key` begins with the parts of a rule.
@@ -279,6 +341,18 @@ mod tests {
         for rule in TABLE {
             let same = TABLE.iter().filter(|other| other.key == rule.key);
             assert_eq!(same.count(), 1, "{}", rule.key);
+        }
+    }
+
+    #[test]
+    fn every_rule_is_about_a_setting_that_there_is() {
+        let schema = Settings::schema();
+        for rule in TABLE {
+            let key = Key::from_parts(rule.key.split('.').map(|part| match part {
+                "*" => "any",
+                part => part,
+            }));
+            assert!(schema.knows(&key), "{}", rule.key);
         }
     }
 
