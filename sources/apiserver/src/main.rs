@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use apiserver::{App, server};
+use settings::Variant;
 use settings_agent::{Host, Systemd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,7 +33,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<()> {
     let host = Host::open(&arguments.root, Arc::new(Systemd))?;
-    let booted = settings_agent::boot(&host, &early_boot::sources::all())?;
+    let variant = Variant::parse(&host.os().variant_id).ok();
+    let sources = early_boot::sources::of(variant.as_ref(), &arguments.root);
+    let booted = settings_agent::boot(&host, &sources)?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

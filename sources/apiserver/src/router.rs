@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::http::{Answer, Request};
-use crate::routes::{actions, history, inventory, metadata, report, settings, tx};
+use crate::routes::{actions, check, history, inventory, metadata, report, settings, tx};
 
 /// Answers a request.
 pub async fn route(app: &App, request: &Request) -> Answer {
@@ -37,6 +37,7 @@ pub async fn route(app: &App, request: &Request) -> Answer {
         ("GET", "/metadata/settings") => metadata::settings(app, request).await,
         ("GET", "/metadata/templates") => metadata::templates(request),
         ("POST", "/actions/reboot") => actions::reboot(app).await,
+        ("POST", "/check") => check::check(app, request).await,
         ("GET", "/report") => report::list(),
         ("GET", "/report/boot") => report::boot(request).await,
         ("GET", "/report/user-data") => report::user_data(app, request).await,
@@ -71,6 +72,7 @@ const PATHS: &[&str] = &[
     "/metadata/setting-generators",
     "/metadata/templates",
     "/actions/reboot",
+    "/check",
     "/report",
     "/report/boot",
     "/report/user-data",

@@ -1,6 +1,7 @@
 //! The routes, one file per subject, and what they share.
 
 pub mod actions;
+pub mod check;
 pub mod history;
 pub mod inventory;
 pub mod metadata;

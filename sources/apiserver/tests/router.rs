@@ -27,13 +27,15 @@ async fn check(machine: &Machine, steps: &[(&str, &str)]) {
 
 #[tokio::test]
 async fn reading_settings() {
-    let machine = Machine::with_user_data(&["[settings.network]\nhostname = 'node-1'"]);
+    let machine = Machine::with_user_data(&[
+        "[settings.network]\nhostname = 'node-1'\n[settings.updates]\nseed = 7",
+    ]);
     check(
         &machine,
         &[
             (
                 "GET /settings",
-                r#"200 {"kernel":{"hugepages":{"static":{"essential":false}},"lockdown":"integrity"},"metrics":{"send-metrics":false},"motd":"Hello","network":{"hostname":"node-1"},"ntp":{"options":["iburst"],"time-servers":["pool.ntp.org"]},"oci-hooks":{"log4j-hotpatch-enabled":false},"updates":{"ignore-waves":false,"version-lock":"latest"},"user-data-policy":"lenient"}"#,
+                r#"200 {"kernel":{"hugepages":{"static":{"essential":false}},"lockdown":"integrity"},"metrics":{"send-metrics":false},"motd":"Hello","network":{"hostname":"node-1"},"ntp":{"options":["iburst"],"time-servers":["pool.ntp.org"]},"oci-hooks":{"log4j-hotpatch-enabled":false},"updates":{"ignore-waves":false,"seed":7,"version-lock":"latest"},"user-data-policy":"lenient"}"#,
             ),
             ("GET /settings/", "200 {…"),
             ("GET /settings?keys=settings.motd", r#"200 {"motd":"Hello"}"#),
@@ -130,7 +132,7 @@ async fn what_the_host_is_made_of() {
             ("GET /metadata/affected-services?keys=", "400 parameter keys is empty"),
             (
                 "GET /metadata/setting-generators",
-                r#"200 {"settings.network.hostname":"hostname"}"#,
+                r#"200 {"settings.network.hostname":"hostname","settings.updates.seed":"update-seed"}"#,
             ),
             ("GET /metadata/templates?keys=settings.motd", "200 {}"),
             ("GET /metadata/templates", "400 parameter keys is missing"),
@@ -474,12 +476,12 @@ async fn reports() {
                 "GET /report/user-data",
                 "200 test (given): accepted\n\
                  test (given): empty\n\
-                 test (given): refused as a whole\n  \
-                 line 2: settings.mtod: unknown key; did you mean settings.motd?",
+                 test (given): accepted in part\n  \
+                 line 2: settings.mtod: unknown key; did you mean settings.motd? [skipped]",
             ),
             (
                 "GET /report/user-data?format=json",
-                r#"200 {"looked-at":true,"sources":[{"name":"test","location":"given","outcome":"accepted"},{"name":"test","location":"given","outcome":"empty"},{"name":"test","location":"given","outcome":"refused","faults":[{"key":"settings.mtod","line":2,"reason":"unknown key; did you mean settings.motd?"}]}]}"#,
+                r#"200 {"looked-at":true,"stopped":false,"sources":[{"name":"test","location":"given","outcome":"accepted"},{"name":"test","location":"given","outcome":"empty"},{"name":"test","location":"given","outcome":"in-part","faults":[{"key":"settings.mtod","line":2,"reason":"unknown key; did you mean settings.motd?","suggestion":"settings.motd","severity":"skipped"}]}]}"#,
             ),
             ("GET /report/user-data?format=xml", "400 unsupported format"),
             ("GET /report/boot?format=xml", "400 unsupported format"),
@@ -601,7 +603,7 @@ async fn settings_outlive_a_reboot_and_user_data_is_taken_once() {
             ("GET /tx/list", "200 []"),
             (
                 "GET /report/user-data",
-                "200 user data was taken at an earlier boot",
+                "200 user data was taken at an earlier boot\ntest (given): accepted",
             ),
         ],
     )
@@ -609,8 +611,32 @@ async fn settings_outlive_a_reboot_and_user_data_is_taken_once() {
 }
 
 #[tokio::test]
-async fn user_data_that_was_refused_gets_another_chance_until_something_is_set() {
-    let bad = "[settings]\nmotd = 1";
+async fn documents_are_checked() {
+    let machine = Machine::with_user_data(&[]);
+    check(
+        &machine,
+        &[
+            ("POST /check [settings]", r#"200 {"faults":[]}"#),
+            ("POST /check", r#"200 {"faults":[]}"#),
+            (
+                "POST /check [settings]\nmtod = 1\npki.x.trusted = 1",
+                r#"200 {"faults":[{"key":"settings.mtod","line":2,"reason":"unknown key; did you mean settings.motd?","suggestion":"settings.motd","severity":"skipped"},{"key":"settings.pki.x.trusted","line":3,"reason":"expected true or false, got the number 1","severity":"fatal"}]}"#,
+            ),
+            (
+                "POST /check IyEvYmluL3No",
+                r#"200 {"faults":[{"key":"settings","line":null,"reason":"user data is a script; Bulkhead runs none; only a TOML document of settings is taken","severity":"fatal"}]}"#,
+            ),
+            ("GET /check", "405 /check does not take GET"),
+        ],
+    )
+    .await;
+    // Nothing of it was taken.
+    check(&machine, &[("GET /settings?prefix=pki", "200 {}")]).await;
+}
+
+#[tokio::test]
+async fn user_data_that_stopped_the_boot_gets_another_chance_until_something_is_set() {
+    let bad = "[settings]\nmotd = 'bad'\npki.x.trusted = 1";
     let good = "[settings]\nmotd = 'good'";
     let machine = Machine::with_user_data(&[bad]);
     assert_eq!(machine.read("etc/motd"), "Hello\n");

@@ -18,8 +18,12 @@ pub mod layout {
     pub const STORE: &str = "var/lib/bulkhead/settings";
     /// The settings store of a machine whose state partition cannot be used.
     pub const VOLATILE_STORE: &str = "run/bulkhead/settings";
-    /// What became of user data in this boot.
+    /// What became of user data, for the API.
     pub const USER_DATA_REPORT: &str = "run/bulkhead/user-data.json";
+    /// What became of user data when it was last looked at, for later boots.
+    pub const KEPT_USER_DATA_REPORT: &str = "var/lib/bulkhead/user-data.json";
+    /// There in a boot that user data stops; `preconfigured.target` knows it.
+    pub const STOPPED_BY_USER_DATA: &str = "run/bulkhead/stopped-by-user-data";
 }
 
 /// Largest file of the image that is read; they come from our own build.

@@ -6,8 +6,10 @@
 //! changed settings, replace those that differ, restart or reload the units
 //! that the files name.
 //!
-//! Nothing here keeps a machine from booting: damage and bad user data are said
-//! on the console, in the journal and in a report, and the defaults hold. The
+//! Nothing here keeps a machine from its API: damage and bad user data are said
+//! on the console, in the journal and in a report, and the defaults hold. What
+//! decides the host's identity, its cluster or its security and is faulty in user
+//! data stops the boot behind the API. The
 //! settings themselves are `settings-store`'s, user data `early-boot`'s, files
 //! `config-templates`'; this crate owns the order and what happens in between.
 

@@ -1,15 +1,16 @@
 //! From power-on to rendered files.
 
-use crate::generators;
+use crate::generators::{self, Machine};
 use crate::host::{Host, layout};
 use anyhow::{Context, Result};
-use api_types::{Outcome, UserDataReport};
-use early_boot::Source;
-use settings::Document;
+use api_types::{Outcome, Severity, UserDataReport, UserDataSource};
+use early_boot::{Gathered, Source};
+use settings::{Document, Variant};
 use settings_store::files::{Files, Folder};
 use settings_store::{Opened, Release, Store};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// The store of a machine that has come up.
 pub struct Booted {
@@ -18,6 +19,10 @@ pub struct Booted {
 }
 
 /// Brings settings up: populate from user data, generate, commit, apply.
+///
+/// User data may stop the boot. Then a mark says so, on which
+/// `preconfigured.target` insists that it is not there, and settings are brought up
+/// without it, so that the API can be asked.
 pub fn boot(host: &Host, sources: &[Box<dyn Source>]) -> Result<Booted> {
     let mut store = open_store(host)?;
     let user_data = populate(host, &store, sources)?;
@@ -32,10 +37,14 @@ pub fn boot(host: &Host, sources: &[Box<dyn Source>]) -> Result<Booted> {
     Ok(Booted { store })
 }
 
-/// What became of user data in this boot.
+/// What became of user data: in this boot, or in the one that took it.
 pub fn user_data_report(root: &Path) -> Result<UserDataReport> {
     let path = root.join(layout::USER_DATA_REPORT);
-    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    read_report(&path)
+}
+
+fn read_report(path: &Path) -> Result<UserDataReport> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))
 }
 
@@ -63,56 +72,110 @@ fn open_store(host: &Host) -> Result<Store<Folder>> {
 /// What user data asks for, or `None` if it was taken before or has to be looked
 /// at again.
 ///
-/// It is taken once in a machine's life. A document that was refused is looked
-/// at again at the next boot, unless somebody has set something since:
-/// correcting the document and rebooting is enough, and never undoes a change.
+/// It is taken once in a machine's life. What stopped a boot is looked at again at
+/// the next one: correcting it and rebooting is enough. Unless somebody has set
+/// something since, who thereby takes over: user data never undoes a change.
 fn populate<F: Files>(
     host: &Host,
     store: &Store<F>,
     sources: &[Box<dyn Source>],
 ) -> Result<Option<Document>> {
-    let mut taken = None;
-    let mut report = UserDataReport::default();
-    if !store.user_data_done() {
-        let settings;
-        (settings, report) = early_boot::gather(sources, host.root());
-        let refused = tell(host, &report);
-        if !refused || !settings.is_empty() || !store.layers().user.is_empty() {
-            taken = Some(settings);
-        }
+    let is_untouched = store.layers().user.is_empty();
+    if store.user_data_done() || !is_untouched {
+        keep_report(host, &earlier_report(host))?;
+        return Ok((!store.user_data_done()).then(Document::default));
     }
+    let patience: Duration = sources.iter().map(|source| source.patience()).sum();
+    if !patience.is_zero() {
+        sysutil::notify::extend_timeout(patience + MARGIN)?;
+    }
+    let variant = Variant::parse(&host.os().variant_id).ok();
+    let Gathered { settings, report } =
+        early_boot::gather(sources, host.root(), variant.as_ref(), host.defaults());
+    tell(host, &report);
+    keep_report(host, &report)?;
+    if report.stopped {
+        let mark = host.root().join(layout::STOPPED_BY_USER_DATA);
+        let why = "the first boot's user data has to be corrected\n";
+        sysutil::fs::write_atomic(&mark, why.as_bytes(), 0o644)?;
+        return Ok(None);
+    }
+    Ok(Some(settings))
+}
+
+/// How long everything takes besides waiting for user data.
+const MARGIN: Duration = Duration::from_secs(120);
+
+/// What became of user data at an earlier boot, as far as that is still known.
+fn earlier_report(host: &Host) -> UserDataReport {
+    let path = host.root().join(layout::KEPT_USER_DATA_REPORT);
+    let sources = match read_report(&path) {
+        Ok(report) if !report.stopped => report.sources,
+        Ok(_) => Vec::new(),
+        Err(error) => {
+            tracing::debug!("nothing is known of the user data of earlier boots: {error:#}");
+            Vec::new()
+        }
+    };
+    UserDataReport {
+        looked_at: false,
+        stopped: false,
+        sources,
+    }
+}
+
+/// Writes the report for the API, and for later boots if this one looked.
+fn keep_report(host: &Host, report: &UserDataReport) -> Result<()> {
+    let json = serde_json::to_vec(report).context("write the report on user data")?;
     let path = host.root().join(layout::USER_DATA_REPORT);
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     }
-    let json = serde_json::to_vec(&report).context("write the report on user data")?;
     sysutil::fs::write_atomic(&path, &json, 0o600)?;
-    Ok(taken)
+    if report.looked_at {
+        let kept = host.root().join(layout::KEPT_USER_DATA_REPORT);
+        if let Err(error) = sysutil::fs::write_atomic(&kept, &json, 0o600) {
+            tracing::warn!("later boots will not know of this report: {error:#}");
+        }
+    }
+    Ok(())
 }
 
-/// Says on the console and in the journal what became of user data, and
-/// whether some of it was refused.
-fn tell(host: &Host, report: &UserDataReport) -> bool {
-    let mut refused = false;
+/// Says on the console and in the journal what became of user data.
+fn tell(host: &Host, report: &UserDataReport) {
     for source in &report.sources {
         let place = format!("user data from {} ({})", source.name, source.location);
         match source.outcome {
             Outcome::Accepted => tracing::info!("{place}: accepted"),
             Outcome::Empty => tracing::info!("{place}: empty"),
+            Outcome::InPart => {
+                host.alarm(&format!("{place} has faults, which are skipped:"));
+                tell_faults(host, source);
+            }
             Outcome::Refused => {
-                refused = true;
-                host.alarm(&format!(
-                    "{place} was refused as a whole; booting without it"
-                ));
-                for fault in &source.faults {
-                    for line in fault.to_string().lines() {
-                        host.alarm(&format!("user data: {line}"));
-                    }
-                }
+                host.alarm(&format!("{place} is refused:"));
+                tell_faults(host, source);
             }
         }
     }
-    refused
+    if report.stopped {
+        host.alarm(
+            "user data stops this boot: correct it and restart, or set what is needed by the \
+             API and restart; `apiclient report user-data` says all this again",
+        );
+    }
+}
+
+/// The faults of a source, those first that stop the boot.
+fn tell_faults(host: &Host, source: &UserDataSource) {
+    for severity in [Severity::Fatal, Severity::Skipped] {
+        let faults = source.faults.iter();
+        for fault in faults.filter(|fault| fault.severity == severity) {
+            for line in fault.to_string().lines() {
+                host.alarm(&format!("user data: {line}"));
+            }
+        }
+    }
 }
 
 fn generate<F: Files>(host: &Host, store: &Store<F>, user_data: Option<&Document>) -> Document {
@@ -120,5 +183,11 @@ fn generate<F: Files>(host: &Host, store: &Store<F>, user_data: Option<&Document
     if let Some(user_data) = user_data {
         layers.user.merge(user_data);
     }
-    generators::generate(host.root(), &layers.user, &layers.generated)
+    let machine = Machine {
+        root: host.root().to_path_buf(),
+        variant: Variant::parse(&host.os().variant_id).ok(),
+        user: layers.user,
+        before: layers.generated,
+    };
+    generators::generate(&machine, &layers.defaults)
 }

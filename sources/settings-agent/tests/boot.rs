@@ -101,16 +101,79 @@ fn a_first_boot_renders_user_data() {
     assert!(store.user_data_done());
 }
 
+fn is_stopped(root: &TempDir) -> bool {
+    root.path().join(layout::STOPPED_BY_USER_DATA).exists()
+}
+
+/// What a reboot leaves of the machine.
+fn restarted(root: &TempDir) {
+    fs::remove_dir_all(root.path().join("run")).unwrap();
+}
+
 #[test]
-fn a_source_that_cannot_be_read_is_reported_and_the_others_count() {
+fn a_fault_that_is_skipped_costs_its_setting_alone_and_is_remembered() {
     let root = machine();
-    let store = booted(&root, &[Err("no such device"), USER_DATA]);
+    let text = "[settings]\nmotd = 'from user data'\n[settings.ntp]\noptoins = ['x']";
+    let store = booted(&root, &[Ok(text)]);
     assert_eq!(motd(&store), "from user data");
+    assert_eq!(read(&root, "etc/b"), "iburst");
+    assert!(store.user_data_done() && !is_stopped(&root));
+    let told = "test (given): accepted in part\n  line 4: settings.ntp.optoins: unknown key; \
+                did you mean settings.ntp.options? [skipped]\n";
+    let report = user_data_report(root.path()).unwrap();
+    assert_eq!(report.to_string(), told);
+
+    restarted(&root);
+    booted(&root, &[Ok("[settings]\nmotd = 'not looked at'")]);
+    let report = user_data_report(root.path()).unwrap();
+    let before = "user data was taken at an earlier boot\n";
+    assert_eq!(report.to_string(), format!("{before}{told}"));
+}
+
+#[test]
+fn what_decides_something_and_is_faulty_stops_the_boot_until_it_is_corrected() {
+    for faulty in [
+        Ok("[settings]\nmotd = 'x'\npki.corp.trusted = 1"),
+        Ok("[settings]\nmotd = 'x'\nuser-data-policy = 'strict'\nmtod = 1"),
+        Ok("no TOML"),
+        Err("no such device"),
+    ] {
+        let root = machine();
+        let store = booted(&root, &[USER_DATA, faulty]);
+        assert!(is_stopped(&root), "{faulty:?}");
+        assert!(!store.user_data_done());
+        // Nothing of it was taken, and the API has its files all the same.
+        assert_eq!(motd(&store), "Welcome to Bulkhead!");
+        assert_eq!(read(&root, "etc/a"), "Welcome to Bulkhead!");
+        let report = user_data_report(root.path()).unwrap();
+        assert!(
+            report.stopped && report.to_string().contains("[fatal]"),
+            "{report}"
+        );
+
+        restarted(&root);
+        let store = booted(&root, &[USER_DATA]);
+        assert!(!is_stopped(&root) && store.user_data_done());
+        assert_eq!(motd(&store), "from user data");
+    }
+}
+
+#[test]
+fn whoever_sets_something_on_a_stopped_machine_takes_over() {
+    let root = machine();
+    let mut store = booted(&root, &[Err("no such device")]);
+    store
+        .set("t", &json!({"motd": "by hand"}), Default::default())
+        .unwrap();
+    store.commit("t").unwrap();
+    restarted(&root);
+    let store = booted(&root, &[USER_DATA]);
+    assert!(!is_stopped(&root) && store.user_data_done());
+    assert_eq!(motd(&store), "by hand");
     let report = user_data_report(root.path()).unwrap();
     assert_eq!(
         report.to_string(),
-        "test (given): refused as a whole\n  settings: cannot be read: no such device\n\
-         test (given): accepted\n"
+        "user data was taken at an earlier boot\n"
     );
 }
 

@@ -3,6 +3,7 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -15,6 +16,12 @@ pub fn ready() -> Result<()> {
 /// Sets the one-line status that `systemctl status` shows.
 pub fn status(text: &str) -> Result<()> {
     send(&format!("STATUS={}", text.replace('\n', " ")))
+}
+
+/// Has the service manager wait longer for the service to start: until `time`
+/// from now.
+pub fn extend_timeout(time: Duration) -> Result<()> {
+    send(&format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()))
 }
 
 fn send(message: &str) -> Result<()> {

@@ -14,7 +14,7 @@ group! {
             example "\"https://updates.example.com/targets/\"";
         /// When the host's turn comes in a release that is rolled out in waves,
         /// which are numbered from 0 to 2047.
-        "seed" => seed: u32, example "1033";
+        "seed" => seed: u32, generated "update-seed", example "1033";
         /// The version that the host updates to: `latest`, or one by its number.
         "version-lock" => version_lock: VersionLock, default "latest";
         /// Whether the host updates without waiting for its turn.
