@@ -132,7 +132,7 @@ fn a_session() {
     assert_eq!(ok("report user-data"), "there is no user data\n");
     assert_eq!(
         ok("report user-data -f json"),
-        r#"{"looked-at":true,"sources":[]}"#
+        r#"{"looked-at":true,"stopped":false,"sources":[]}"#
     );
     assert_eq!(ok("reboot"), "");
     assert!(

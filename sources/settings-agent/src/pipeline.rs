@@ -39,8 +39,7 @@ pub fn boot(host: &Host, sources: &[Box<dyn Source>]) -> Result<Booted> {
 
 /// What became of user data: in this boot, or in the one that took it.
 pub fn user_data_report(root: &Path) -> Result<UserDataReport> {
-    let path = root.join(layout::USER_DATA_REPORT);
-    read_report(&path)
+    read_report(&root.join(layout::USER_DATA_REPORT))
 }
 
 fn read_report(path: &Path) -> Result<UserDataReport> {
@@ -80,10 +79,18 @@ fn populate<F: Files>(
     store: &Store<F>,
     sources: &[Box<dyn Source>],
 ) -> Result<Option<Document>> {
-    let is_untouched = store.layers().user.is_empty();
-    if store.user_data_done() || !is_untouched {
-        keep_report(host, &earlier_report(host))?;
-        return Ok((!store.user_data_done()).then(Document::default));
+    let mark = host.root().join(layout::STOPPED_BY_USER_DATA);
+    if mark.exists() {
+        // The server was started once more in a boot that stays stopped.
+        return Ok(None);
+    }
+    if store.user_data_done() {
+        keep_earlier_report(host)?;
+        return Ok(None);
+    }
+    if !store.layers().user.is_empty() {
+        keep_earlier_report(host)?;
+        return Ok(Some(Document::default()));
     }
     let patience: Duration = sources.iter().map(|source| source.patience()).sum();
     if !patience.is_zero() {
@@ -95,9 +102,7 @@ fn populate<F: Files>(
     tell(host, &report);
     keep_report(host, &report)?;
     if report.stopped {
-        let mark = host.root().join(layout::STOPPED_BY_USER_DATA);
-        let why = "the first boot's user data has to be corrected\n";
-        sysutil::fs::write_atomic(&mark, why.as_bytes(), 0o644)?;
+        sysutil::fs::write_atomic(&mark, b"", 0o644)?;
         return Ok(None);
     }
     Ok(Some(settings))
@@ -106,39 +111,44 @@ fn populate<F: Files>(
 /// How long everything takes besides waiting for user data.
 const MARGIN: Duration = Duration::from_secs(120);
 
-/// What became of user data at an earlier boot, as far as that is still known.
-fn earlier_report(host: &Host) -> UserDataReport {
-    let path = host.root().join(layout::KEPT_USER_DATA_REPORT);
-    let sources = match read_report(&path) {
-        Ok(report) if !report.stopped => report.sources,
-        Ok(_) => Vec::new(),
-        Err(error) => {
-            tracing::debug!("nothing is known of the user data of earlier boots: {error:#}");
-            Vec::new()
-        }
-    };
-    UserDataReport {
-        looked_at: false,
-        stopped: false,
-        sources,
+/// Makes what became of user data at an earlier boot, as far as that is still
+/// known, this boot's report, unless this boot has one.
+fn keep_earlier_report(host: &Host) -> Result<()> {
+    if host.root().join(layout::USER_DATA_REPORT).exists() {
+        return Ok(());
     }
+    let path = host.root().join(layout::KEPT_USER_DATA_REPORT);
+    let earlier = read_report(&path).unwrap_or_else(|error| {
+        tracing::debug!("nothing is known of the user data of earlier boots: {error:#}");
+        UserDataReport::default()
+    });
+    let report = match earlier.stopped {
+        false => UserDataReport {
+            looked_at: false,
+            ..earlier
+        },
+        // What was set since took the place of what could not be taken then.
+        true => UserDataReport::default(),
+    };
+    write_report(host, layout::USER_DATA_REPORT, &report)
 }
 
-/// Writes the report for the API, and for later boots if this one looked.
+/// Writes this boot's report, for the API and for later boots.
 fn keep_report(host: &Host, report: &UserDataReport) -> Result<()> {
+    write_report(host, layout::USER_DATA_REPORT, report)?;
+    if let Err(error) = write_report(host, layout::KEPT_USER_DATA_REPORT, report) {
+        tracing::warn!("later boots will not know of this report: {error:#}");
+    }
+    Ok(())
+}
+
+fn write_report(host: &Host, path: &str, report: &UserDataReport) -> Result<()> {
     let json = serde_json::to_vec(report).context("write the report on user data")?;
-    let path = host.root().join(layout::USER_DATA_REPORT);
+    let path = host.root().join(path);
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     }
-    sysutil::fs::write_atomic(&path, &json, 0o600)?;
-    if report.looked_at {
-        let kept = host.root().join(layout::KEPT_USER_DATA_REPORT);
-        if let Err(error) = sysutil::fs::write_atomic(&kept, &json, 0o600) {
-            tracing::warn!("later boots will not know of this report: {error:#}");
-        }
-    }
-    Ok(())
+    sysutil::fs::write_atomic(&path, &json, 0o600)
 }
 
 /// Says on the console and in the journal what became of user data.

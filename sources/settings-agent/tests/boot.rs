@@ -151,6 +151,11 @@ fn what_decides_something_and_is_faulty_stops_the_boot_until_it_is_corrected() {
             "{report}"
         );
 
+        // The server alone is started again: the boot stays as it is.
+        let store = booted(&root, &[USER_DATA]);
+        assert!(is_stopped(&root) && !store.user_data_done());
+        assert_eq!(user_data_report(root.path()).unwrap(), report);
+
         restarted(&root);
         let store = booted(&root, &[USER_DATA]);
         assert!(!is_stopped(&root) && store.user_data_done());

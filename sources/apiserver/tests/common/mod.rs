@@ -155,6 +155,7 @@ impl Machine {
 
     /// The same machine after a restart.
     pub fn reboot(self, user_data: &[&str]) -> Self {
+        fs::remove_dir_all(self.folder.path().join("run")).unwrap();
         let app = boot(self.folder.path(), &self.units, user_data);
         Self { app, ..self }
     }

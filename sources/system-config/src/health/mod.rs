@@ -40,9 +40,8 @@ pub fn bless_boot() -> Result<()> {
         let Some(complaint) = probe.complaint() else {
             break;
         };
-        // Storage does not get better by waiting.
-        if probe.storage.is_some() || started.elapsed() > PATIENCE {
-            return give_up(&complaint, probe.only_storage());
+        if probe.is_hopeless() || started.elapsed() > PATIENCE {
+            return give_up(&complaint, &probe);
         }
         if last.as_ref() != Some(&complaint) {
             tracing::warn!("not healthy yet: {complaint}");
@@ -59,10 +58,11 @@ pub fn bless_boot() -> Result<()> {
 
 /// Runs when the time for a boot is over and it is not complete.
 pub fn boot_deadline() -> Result<()> {
-    let complaint = probe::probe().ok().as_ref().and_then(Probe::complaint);
+    let probe = probe::probe().unwrap_or_default();
+    let complaint = probe.complaint();
     give_up(
         &complaint.unwrap_or_else(|| "it takes too long".to_owned()),
-        false,
+        &probe,
     )
 }
 
@@ -85,9 +85,10 @@ fn bless(image: &Image) -> Result<()> {
 }
 
 /// Says why the boot is not complete, and restarts when that can lead to
-/// another image. A blessed image whose storage alone fails is not to blame:
-/// the boot does not count against it, for no other image would do better.
-fn give_up(complaint: &str, only_storage: bool) -> Result<()> {
+/// another image. Where storage alone fails or user data stops the boot, a blessed
+/// image is not to blame: the boot does not count against it, for no other image
+/// would do better.
+fn give_up(complaint: &str, probe: &Probe) -> Result<()> {
     sysutil::console::say(&format!("boot not complete: {complaint}"));
     let image = Image::running()?;
     let entries = {
@@ -96,11 +97,15 @@ fn give_up(complaint: &str, only_storage: bool) -> Result<()> {
         esp.unmount()?;
         entries
     };
-    match decide(&entries, &image.version) {
+    let verdict = match probe.stopped_by_user_data {
+        true => Verdict::Stay("any other would be stopped, too"),
+        false => decide(&entries, &image.version),
+    };
+    match verdict {
         Verdict::Stay(why) => {
             sysutil::console::say(&format!("going on with image {}: {why}", image.version));
             let (mut record, partition) = boot_record()?;
-            if only_storage && record.is_blessed(&image.root) {
+            if probe.is_blameless() && record.is_blessed(&image.root) {
                 record.bless(&image.root);
                 record
                     .write(&partition)

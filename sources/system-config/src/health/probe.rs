@@ -10,10 +10,12 @@ use anyhow::{Context, Result, bail};
 use sysutil::fs::read_text_if_present;
 
 const API_SOCKET: &str = "/run/api.sock";
+/// The API server's mark; `preconfigured.target` insists that it is not there.
+const STOPPED_BY_USER_DATA: &str = "/run/bulkhead/stopped-by-user-data";
 const API_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What was seen.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Probe {
     /// Why the API does not answer.
     pub api: Option<String>,
@@ -21,17 +23,27 @@ pub struct Probe {
     pub failed_units: Vec<String>,
     /// What is wrong with the storage.
     pub storage: Option<String>,
+    /// Whether user data stops the boot.
+    pub stopped_by_user_data: bool,
 }
 
 impl Probe {
-    /// Whether nothing is wrong but what no image can help.
-    pub fn only_storage(&self) -> bool {
-        self.storage.is_some() && self.api.is_none() && self.failed_units.is_empty()
+    /// Whether nothing is wrong but what no image and no waiting can help.
+    pub fn is_blameless(&self) -> bool {
+        self.is_hopeless() && self.api.is_none() && self.failed_units.is_empty()
+    }
+
+    /// Whether something is wrong that waiting does not help.
+    pub fn is_hopeless(&self) -> bool {
+        self.storage.is_some() || self.stopped_by_user_data
     }
 
     /// What is wrong, if anything is.
     pub fn complaint(&self) -> Option<String> {
         let mut complaints = Vec::new();
+        if self.stopped_by_user_data {
+            complaints.push("user data stops it".to_owned());
+        }
         if let Some(storage) = &self.storage {
             complaints.push(storage.clone());
         }
@@ -60,6 +72,7 @@ pub fn probe() -> Result<Probe> {
         api,
         failed_units,
         storage,
+        stopped_by_user_data: Path::new(STOPPED_BY_USER_DATA).exists(),
     })
 }
 
@@ -117,24 +130,36 @@ mod tests {
             api: None,
             failed_units: vec![],
             storage: None,
+            stopped_by_user_data: false,
         };
-        assert_eq!((healthy.complaint(), healthy.only_storage()), (None, false));
+        assert_eq!((healthy.complaint(), healthy.is_blameless()), (None, false));
+        let stopped = Probe {
+            api: None,
+            failed_units: vec![],
+            storage: None,
+            stopped_by_user_data: true,
+        };
+        assert_eq!(
+            (stopped.complaint(), stopped.is_blameless()),
+            (Some("user data stops it".into()), true)
+        );
         let cramped = Probe {
             storage: Some("no data".to_owned()),
             ..healthy
         };
         assert_eq!(
-            (cramped.complaint(), cramped.only_storage()),
+            (cramped.complaint(), cramped.is_blameless()),
             (Some("no data".into()), true)
         );
         let sick = Probe {
             api: Some("refused".to_owned()),
             failed_units: vec!["a.service".to_owned(), "b.service".to_owned()],
             storage: Some("no data".to_owned()),
+            stopped_by_user_data: true,
         };
-        let expected = "no data; the API does not answer: refused; failed: a.service, b.service";
+        let expected = "user data stops it; no data; the API does not answer: refused; failed: a.service, b.service";
         assert_eq!(sick.complaint().as_deref(), Some(expected));
-        assert!(!sick.only_storage());
+        assert!(!sick.is_blameless());
     }
 
     #[test]
