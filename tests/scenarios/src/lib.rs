@@ -113,10 +113,17 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "broken-user-data",
-        about: "broken user data is refused whole, with its key named on the console and by the API",
+        about: "a fault in user data costs its setting, and its key is named on the console and by the API",
         tier: Tier::One,
         budget: 65.0,
         run: scenarios::user_data::broken,
+    },
+    Scenario {
+        name: "user-data-stops-boot",
+        about: "a fault in what decides the host's security stops the boot behind the API until it is corrected",
+        tier: Tier::Two,
+        budget: 130.0,
+        run: scenarios::user_data::stops,
     },
     Scenario {
         name: "state-zeroed",

@@ -33,29 +33,82 @@ pub(crate) fn on_esp(stage: &mut Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Broken user data is refused whole, and its key is named.
+/// A fault in user data costs its setting, and is named; the rest is taken.
 pub(crate) fn broken(stage: &mut Stage<'_>) -> Result<()> {
     let (mut builder, _) = stage.machine(Which::Twin, "machine")?;
     builder.user_data = Some(
-        b"[settings]\nmotd = \"never seen\"\n\n[settings.ntp]\ntime-server = [\"10.0.2.2\"]\n"
-            .to_vec(),
+        b"[settings]\nmotd = \"taken\"\n\n[settings.ntp]\ntime-server = [\"10.0.2.2\"]\n".to_vec(),
     );
     let mut machine = stage.start(&builder)?;
     let line = machine.wait_for("settings.ntp.time-server", BOOT)?;
     stage.note(format!("the console says: {}", line.text));
     machine.wait_for(marks::BOOT_COMPLETE, BOOT)?;
     let api = Api::at(&machine.api_socket());
-    let report = api.request("GET", "/report/user-data", None)?;
+    let report = report(&api)?;
     ensure!(
-        report.status == 200 && report.text().contains("settings.ntp.time-server"),
-        "the report does not name the key ({}): {}",
-        report.status,
-        report.text()
+        report.contains("line 5: settings.ntp.time-server") && report.contains("[skipped]"),
+        "the report does not name the key: {report}"
+    );
+    let settings = api.get("/settings?prefix=settings.")?;
+    ensure!(
+        settings["motd"] == "taken",
+        "what is right in user data was not taken: settings.motd is {}",
+        settings["motd"]
+    );
+    ensure!(
+        settings["ntp"]["time-servers"] != serde_json::json!(["10.0.2.2"]),
+        "a faulty key was taken"
+    );
+    Ok(())
+}
+
+/// A fault in what decides the host's security stops the boot behind the API,
+/// until user data is corrected.
+pub(crate) fn stops(stage: &mut Stage<'_>) -> Result<()> {
+    let (mut builder, _) = stage.machine(Which::Twin, "machine")?;
+    builder.user_data = Some(
+        b"[settings]\nmotd = \"never seen\"\n\n[settings.pki.corp]\ntrusted = \"yes\"\n".to_vec(),
+    );
+    let mut machine = stage.start(&builder)?;
+    let line = machine.wait_for("settings.pki.corp.trusted", BOOT)?;
+    stage.note(format!("the console says: {}", line.text));
+    machine.wait_for("user data stops this boot", BOOT)?;
+    machine.wait_for(marks::API_READY, BOOT)?;
+    // The judge of the boot does not restart in search of a better image.
+    machine.wait_for("boot not complete: user data stops it", BOOT)?;
+    machine.wait_for("going on with image", BOOT)?;
+    let api = Api::at(&machine.api_socket());
+    let told = report(&api)?;
+    ensure!(
+        told.contains("settings.pki.corp.trusted") && told.contains("[fatal]"),
+        "the report does not name the key: {told}"
     );
     let motd = api.get("/settings?prefix=settings.motd")?;
     ensure!(
         motd["motd"] != "never seen",
-        "a part of broken user data was applied"
+        "a part of user data that stops the boot was applied"
+    );
+    stage.power_off(machine)?;
+
+    builder.user_data = Some(b"[settings]\nmotd = \"corrected\"\n".to_vec());
+    let machine = stage.boot(&builder)?;
+    let api = Api::at(&machine.api_socket());
+    let motd = api.get("/settings?prefix=settings.motd")?;
+    ensure!(
+        motd["motd"] == "corrected",
+        "after user data was corrected settings.motd is {}",
+        motd["motd"]
     );
     Ok(())
+}
+
+fn report(api: &Api) -> Result<String> {
+    let report = api.request("GET", "/report/user-data", None)?;
+    ensure!(
+        report.status == 200,
+        "the report is refused with {}: {}",
+        report.status,
+        report.text()
+    );
+    Ok(report.text().to_string())
 }
