@@ -17,11 +17,11 @@ use std::sync::Arc;
 struct NoUnits;
 
 impl Units for NoUnits {
-    fn restart(&self, _: &[String]) -> Result<()> {
+    fn restart(&self, _: &[String]) -> Result<Vec<String>> {
         bail!("boot restarts nothing")
     }
 
-    fn reload(&self, _: &[String]) -> Result<()> {
+    fn reload(&self, _: &[String]) -> Result<Vec<String>> {
         bail!("boot reloads nothing")
     }
 
