@@ -190,6 +190,21 @@ impl std::fmt::Display for UserDataReport {
     }
 }
 
+impl UserDataFault {
+    /// One line that begins with file and line, where editors look for them.
+    pub fn in_file(&self, file: &str) -> String {
+        let place = match self.line {
+            Some(line) => format!("{file}:{line}"),
+            None => file.to_string(),
+        };
+        let fault = Self {
+            line: None,
+            ..self.clone()
+        };
+        format!("{place}: {fault}")
+    }
+}
+
 impl std::fmt::Display for UserDataFault {
     /// One line, the same wherever faults are shown.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,6 +1,7 @@
 //! The subcommands, one module each: an entry of the table, and what it does.
 
 pub(crate) mod apply;
+pub(crate) mod check;
 pub(crate) mod commit;
 pub(crate) mod complete_key;
 pub(crate) mod completions;
@@ -30,6 +31,7 @@ pub const SUBCOMMANDS: &[&Subcommand] = &[
     &set::SUBCOMMAND,
     &unset::SUBCOMMAND,
     &apply::SUBCOMMAND,
+    &check::SUBCOMMAND,
     &explain::SUBCOMMAND,
     &diff::SUBCOMMAND,
     &history::SUBCOMMAND,

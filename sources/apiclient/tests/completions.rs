@@ -31,7 +31,7 @@ const CASES: &[(&str, &[&str], &[&str])] = &[
     (
         "",
         &["get", "update", "completions"],
-        &["complete-key", "check"],
+        &["complete-key", "fips"],
     ),
     ("u", &["unset", "update"], &["get"]),
     ("-", &["-s", "--help", "--uri"], &["--json"]),

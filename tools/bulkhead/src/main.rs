@@ -1,10 +1,12 @@
 //! The bulkhead command line: one module per verb.
 //!
 //! Results go to standard output, everything else to standard error. Exit codes:
-//! 0 done, 1 failed, 2 wrong usage, 130 and 143 ended by a signal.
+//! 0 done, 1 failed, 2 wrong usage, 130 and 143 ended by a signal. `check` fails
+//! on a fault, and takes a file that it cannot read for wrong usage.
 
 mod bench;
 mod build;
+mod check;
 mod clean;
 mod fuzz;
 mod image_choice;
@@ -32,6 +34,8 @@ struct Cli {
 enum Verb {
     /// Build an image, or find that nothing has changed.
     Build(build::Args),
+    /// Say what is wrong with a document of user data.
+    Check(check::Args),
     /// Resolve Bulkhead.lock anew and show what changed.
     Lock(lock::Args),
     /// Show what an image or a Debian package holds.
@@ -60,20 +64,26 @@ fn main() -> ExitCode {
         .next()
         .is_some_and(|first| first == test_vm::services::HELPER_ARGUMENT)
     {
-        return exit_code(test_vm::services::run(&arguments.collect::<Vec<_>>()));
+        let done = test_vm::services::run(&arguments.collect::<Vec<_>>());
+        return exit_code(done.map(|()| ExitCode::SUCCESS));
     }
     let cli = Cli::parse_from(without_separator(std::env::args_os().collect()));
-    let run = || match cli.verb {
-        Verb::Build(args) => build::run(args),
-        Verb::Lock(args) => lock::run(args),
-        Verb::Inspect(args) => inspect::run(args),
-        Verb::Verify(args) => verify::run(args),
-        Verb::Keys(args) => keys::run(args),
-        Verb::Run(args) => run::run(args),
-        Verb::Scenario(args) => scenario::run(args),
-        Verb::Bench(args) => bench::run(args),
-        Verb::Fuzz(args) => fuzz::run(args),
-        Verb::Clean(args) => clean::run(args),
+    let run = || {
+        let done = match cli.verb {
+            // Its exit status tells more than whether it failed.
+            Verb::Check(args) => return Ok(check::run(&args)),
+            Verb::Build(args) => build::run(args),
+            Verb::Lock(args) => lock::run(args),
+            Verb::Inspect(args) => inspect::run(args),
+            Verb::Verify(args) => verify::run(args),
+            Verb::Keys(args) => keys::run(args),
+            Verb::Run(args) => run::run(args),
+            Verb::Scenario(args) => scenario::run(args),
+            Verb::Bench(args) => bench::run(args),
+            Verb::Fuzz(args) => fuzz::run(args),
+            Verb::Clean(args) => clean::run(args),
+        };
+        done.map(|()| ExitCode::SUCCESS)
     };
     exit_code(buildsys::signals::install().and_then(|()| run()))
 }
@@ -86,9 +96,9 @@ fn without_separator(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
-fn exit_code(done: anyhow::Result<()>) -> ExitCode {
+fn exit_code(done: anyhow::Result<ExitCode>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             if let Some(interrupted) = buildsys::signals::interrupted() {
                 eprintln!("interrupted");
