@@ -30,6 +30,7 @@ pub mod limits;
 mod model;
 #[doc(hidden)]
 pub mod properties;
+pub mod secret;
 pub mod types;
 mod variant;
 

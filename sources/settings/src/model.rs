@@ -126,6 +126,8 @@ pub struct Field {
     pub alias: Option<&'static str>,
     /// A value in TOML, where one of its type would not do.
     pub example: Option<&'static str>,
+    /// Whether nobody but the host may see its value.
+    pub secret: bool,
 }
 
 /// A setting that the host computes while it is unset.
@@ -395,7 +397,7 @@ impl Field {
     }
 
     /// True if `name` is its name or its other name.
-    fn is_named(&self, name: &str) -> bool {
+    pub(crate) fn is_named(&self, name: &str) -> bool {
         self.name == name || self.alias == Some(name)
     }
 }
@@ -575,7 +577,8 @@ macro_rules! group {
                     $(, default $default:tt)?
                     $(, generated $generated:literal)?
                     $(, only $scope:ident)?
-                    $(, example $example:literal)? ;
+                    $(, example $example:literal)?
+                    $(, secret $secret:literal)? ;
             )*
         }
     ) => {
@@ -619,6 +622,7 @@ macro_rules! group {
                             scope: $crate::model::group!(@scope $($scope)?),
                             alias: $crate::model::group!(@option $($alias)?),
                             example: $crate::model::group!(@option $($example)?),
+                            secret: $crate::model::group!(@flag $($secret)?),
                         },
                     )*]));
                 $crate::Schema::Table {
@@ -633,6 +637,8 @@ macro_rules! group {
     (@default $default:tt) => { Some(serde_json::json!($default)) };
     (@option) => { None };
     (@option $text:literal) => { Some($text) };
+    (@flag) => { false };
+    (@flag $flag:literal) => { $flag };
     (@scope) => { $crate::Scope::All };
     (@scope $scope:ident) => { $crate::Scope::$scope };
 }

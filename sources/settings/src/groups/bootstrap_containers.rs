@@ -15,7 +15,7 @@ group! {
         /// When it runs; unset is `off`. Once it has run with success, `once` becomes `off`.
         "mode" => mode: RunMode;
         /// Bytes that the container finds in the file `user-data` of its folder.
-        "user-data" => user_data: Base64;
+        "user-data" => user_data: Base64, secret true;
         /// Whether the boot stops if it fails.
         "essential" => essential: bool;
         /// What is run in it instead of what the image names.

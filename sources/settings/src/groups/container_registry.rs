@@ -15,7 +15,8 @@ group! {
             example "[{ registry = \"registry.example.com\", endpoint = [\"https://mirror.example.com\"] }]";
         /// Credentials of registries, also taken as `creds`.
         "credentials" => credentials: Vec<Credential>, alias "creds",
-            example "[{ registry = \"registry.example.com\", username = \"puller\", password = \"secret\" }]";
+            example "[{ registry = \"registry.example.com\", username = \"puller\", password = \"secret\" }]",
+            secret true;
     }
 }
 

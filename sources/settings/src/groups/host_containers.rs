@@ -17,7 +17,7 @@ group! {
         /// Whether it may do nearly everything that the host may, for debugging.
         "superpowered" => superpowered: bool;
         /// Bytes that the container finds in the file `user-data` of its folder.
-        "user-data" => user_data: Base64;
+        "user-data" => user_data: Base64, secret true;
         /// What is run in it instead of what the image names.
         "command" => command: Vec<Argument>, example "[\"/usr/bin/agent\", \"--verbose\"]";
     }

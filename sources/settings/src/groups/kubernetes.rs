@@ -39,7 +39,7 @@ group! {
         /// bootstrap token and certificates.
         "authentication-mode" => authentication_mode: AuthenticationMode;
         /// Token by which a node asks for its first certificate.
-        "bootstrap-token" => bootstrap_token: BootstrapToken;
+        "bootstrap-token" => bootstrap_token: BootstrapToken, secret true;
         /// Whether kubelet runs static pods only and joins no cluster.
         "standalone-mode" => standalone_mode: bool, default false;
         /// How little may be left of something before pods are evicted at once.
@@ -134,7 +134,8 @@ group! {
         "server-certificate" => server_certificate: Base64Pem;
         /// The certificate's key.
         "server-key" => server_key: Base64Pem,
-            example "\"LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0tCkFBQUEKLS0tLS1FTkQgUFJJVkFURSBLRVktLS0tLQo=\"";
+            example "\"LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0tCkFBQUEKLS0tLS1FTkQgUFJJVkFURSBLRVktLS0tLQo=\"",
+            secret true;
         /// How long a shutdown waits for pods.
         "shutdown-grace-period" => shutdown_grace_period: Duration, example "\"1m30s\"";
         /// How much of that is for critical pods.

@@ -12,7 +12,7 @@ group! {
         /// Further lines of `/etc/hosts`: pairs of an address and a list of names.
         "hosts" => hosts: Vec<(IpAddr, Vec<Hostname>)>;
         /// Proxy for HTTPS of the host's own services.
-        "https-proxy" => https_proxy: Url;
+        "https-proxy" => https_proxy: Url, secret true;
         /// Hosts and domains that are reached without the proxy.
         "no-proxy" => no_proxy: Vec<SingleLine>;
     }
