@@ -158,6 +158,19 @@ pub enum Severity {
     Skipped,
 }
 
+/// Where the support bundle lies, below the root. Host containers see the folder.
+pub const SUPPORT_BUNDLE: &str = "var/log/support/bulkhead-logs.tar.gz";
+
+/// `POST /actions/support-bundle` (ours): a bundle that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SupportBundle {
+    /// Where it lies on the host.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
 /// `GET /services`.
 pub type Services = BTreeMap<String, Service>;
 

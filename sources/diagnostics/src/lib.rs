@@ -1,10 +1,14 @@
-//! What a host can tell about itself beyond its settings: for now, where the
-//! time of its boot went. Support bundles and compliance reports come here.
+//! What a host can tell about itself beyond its settings: where the time of its
+//! boot went ([`BootReport`], which the API server makes), everything that is
+//! needed to understand a problem ([`bundle`]), and that it is well
+//! ([`health_ping`]). The program `diagnostics` does the latter two, so that the
+//! API server needs no right to read all of it, and no memory for it.
 //!
-//! Each report is a module that parses recorded text into a value which can be
-//! shown (`Display`) and sent (`Serialize`); only a `gather` at its end touches
-//! the system.
+//! Each parses recorded text into values; only a function at its edge touches the
+//! system.
 
 mod boot;
+pub mod bundle;
+pub mod health_ping;
 
 pub use boot::{BootReport, Mark, Phase, Step, boot_report};
