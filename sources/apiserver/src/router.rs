@@ -2,7 +2,9 @@
 
 use crate::app::App;
 use crate::http::{Answer, Request};
-use crate::routes::{actions, check, history, inventory, metadata, report, settings, tx};
+use crate::routes::{
+    actions, check, history, inventory, metadata, report, settings, support_bundle, tx,
+};
 
 /// Answers a request.
 pub async fn route(app: &App, request: &Request) -> Answer {
@@ -40,6 +42,8 @@ pub async fn route(app: &App, request: &Request) -> Answer {
         ("POST", "/check") => check::check(app, request).await,
         ("GET", "/report") => report::list(),
         ("GET", "/report/boot") => report::boot(request).await,
+        ("POST", "/actions/support-bundle") => support_bundle::make(app).await,
+        ("GET", "/report/support-bundle") => support_bundle::get(app).await,
         ("GET", "/report/user-data") => report::user_data(app, request).await,
         (method, path) if PATHS.contains(&path) => {
             Err(Answer::text(405, format!("{path} does not take {method}")))
@@ -73,7 +77,9 @@ const PATHS: &[&str] = &[
     "/metadata/templates",
     "/actions/reboot",
     "/check",
+    "/actions/support-bundle",
     "/report",
     "/report/boot",
+    "/report/support-bundle",
     "/report/user-data",
 ];

@@ -7,6 +7,7 @@ pub mod inventory;
 pub mod metadata;
 pub mod report;
 pub mod settings;
+pub mod support_bundle;
 pub mod tx;
 
 use crate::app::{ChangeError, Changed, Then};

@@ -11,6 +11,9 @@ pub trait Units: Send + Sync {
     /// Reloads those of `units` that run, or restarts them if they cannot reload,
     /// and says which.
     fn reload(&self, units: &[String]) -> Result<Vec<String>>;
+    /// Starts a unit and waits until it has started; one that runs once, until it
+    /// has run.
+    fn start(&self, unit: &str) -> Result<()>;
     /// Reboots the machine, unless something inhibits it.
     fn reboot(&self) -> Result<()>;
 }
@@ -110,6 +113,10 @@ impl Units for Systemd {
 
     fn reload(&self, units: &[String]) -> Result<Vec<String>> {
         Self::have_done("try-reload-or-restart", Self::choose(units, run_now)?)
+    }
+
+    fn start(&self, unit: &str) -> Result<()> {
+        Self::run(&["start", "--", unit]).with_context(|| format!("start {unit}"))
     }
 
     fn reboot(&self) -> Result<()> {

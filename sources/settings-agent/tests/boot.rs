@@ -23,6 +23,10 @@ impl Units for NoUnits {
         bail!("boot reloads nothing, not even {units:?}")
     }
 
+    fn start(&self, unit: &str) -> Result<()> {
+        bail!("boot does not start {unit}")
+    }
+
     fn reboot(&self) -> Result<()> {
         bail!("boot does not reboot")
     }

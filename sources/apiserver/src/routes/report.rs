@@ -15,6 +15,10 @@ pub fn list() -> Reply {
     };
     Ok(Answer::json(&[
         entry("boot", "where the time of this boot went"),
+        entry(
+            "support-bundle",
+            "everything to understand a problem with, as a .tar.gz",
+        ),
         entry("user-data", "what became of user data"),
     ]))
 }

@@ -90,6 +90,10 @@ impl Units for Notes {
         self.add("reload", units)
     }
 
+    fn start(&self, unit: &str) -> Result<()> {
+        self.add("start", &[unit.to_string()]).map(|_| ())
+    }
+
     fn reboot(&self) -> Result<()> {
         if self.reboot_is_blocked.load(Ordering::Relaxed) {
             bail!("an inhibitor is in the way");
