@@ -65,14 +65,16 @@ impl Systemd {
 
 /// The units, of those that `systemctl show` describes, that a change of their
 /// configuration concerns: which run, which failed, and which would have run
-/// once at boot but had nothing to do. A unit that nothing has asked for yet is
-/// not started by a setting.
+/// once at boot, or on time, but had nothing to do. A unit that nothing has asked
+/// for yet is not started by a setting.
 fn take_part(shown: &str) -> Vec<String> {
     let takes_part = |unit: &Shown<'_>| match unit.field("ActiveState") {
         None => false,
         Some("inactive") => {
             let asked = unit.field("ConditionTimestampMonotonic");
-            unit.field("Type") == Some("oneshot") && asked.is_some_and(|at| at != "0")
+            let is_timer = unit.field("Id").is_some_and(|id| id.ends_with(".timer"));
+            let runs_once = unit.field("Type") == Some("oneshot");
+            (runs_once || is_timer) && asked.is_some_and(|at| at != "0")
         }
         Some(_) => true,
     };
@@ -146,6 +148,9 @@ mod tests {
             unit("stopped.service", "simple", "inactive", "7"),
             unit("never.service", "oneshot", "inactive", "0"),
             unit("skipped.service", "oneshot", "inactive", "7"),
+            // Timers have no type.
+            unit("off.timer", "", "inactive", "7"),
+            unit("never.timer", "", "inactive", "0"),
             unit("failed.service", "simple", "failed", "7"),
             unit("starts.service", "notify", "activating", "7"),
         ]
@@ -153,6 +158,7 @@ mod tests {
         let expected = [
             "runs.service",
             "skipped.service",
+            "off.timer",
             "failed.service",
             "starts.service",
         ];
