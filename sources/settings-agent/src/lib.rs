@@ -15,6 +15,7 @@
 
 pub mod generators;
 mod host;
+mod machine_limits;
 mod pipeline;
 pub mod units;
 
