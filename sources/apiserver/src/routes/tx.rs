@@ -4,8 +4,12 @@ use super::{changed, keys, then, transaction};
 use crate::app::{App, Then};
 use crate::http::{Answer, Reply, Request};
 use api_types::{KeyStrength, TransactionWithStrength};
-use settings::Key;
+use settings::{Document, Key};
+use settings_agent::Host;
 use settings_store::Strength;
+use settings_store::files::Folder;
+use settings_store::{Error, Store};
+use std::sync::Arc;
 
 /// `GET /tx`.
 pub async fn get(app: &App, request: &Request) -> Reply {
@@ -67,9 +71,23 @@ pub async fn commit_and_apply(app: &App, request: &Request) -> Reply {
 
 async fn committed(app: &App, request: &Request, then: Then) -> Reply {
     let tx = transaction(request).to_string();
-    Ok(changed(
-        app.change(then, move |store| store.commit(&tx)).await?,
-    ))
+    let host = Arc::clone(&app.host);
+    let commit = move |store: &mut Store<Folder>| {
+        refuse_what_cannot_be_done(&host, &store.pending().get(&tx).strong)?;
+        store.commit(&tx)
+    };
+    Ok(changed(app.change(then, commit).await?))
+}
+
+/// A setting that the machine cannot follow is refused when it is set; one that
+/// came to be so later stands in the way of no other.
+fn refuse_what_cannot_be_done(host: &Host, wanted: &Document) -> Result<(), Error> {
+    let faults = host.cannot_do(wanted);
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Invalid(faults))
+    }
 }
 
 fn names(keys: &[Key]) -> Answer {
