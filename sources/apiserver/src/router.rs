@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::http::{Answer, Request};
 use crate::routes::{
-    actions, check, history, inventory, metadata, report, settings, support_bundle, tx,
+    actions, check, history, inventory, metadata, network, report, settings, support_bundle, tx,
 };
 
 /// Answers a request.
@@ -38,6 +38,7 @@ pub async fn route(app: &App, request: &Request) -> Answer {
         }
         ("GET", "/metadata/settings") => metadata::settings(app, request).await,
         ("GET", "/metadata/templates") => metadata::templates(request),
+        ("POST", "/actions/network/configure") => network::configure(app, request).await,
         ("POST", "/actions/reboot") => actions::reboot(app).await,
         ("POST", "/check") => check::check(app, request).await,
         ("GET", "/report") => report::list(),
@@ -75,6 +76,7 @@ const PATHS: &[&str] = &[
     "/metadata/affected-services",
     "/metadata/setting-generators",
     "/metadata/templates",
+    "/actions/network/configure",
     "/actions/reboot",
     "/check",
     "/actions/support-bundle",

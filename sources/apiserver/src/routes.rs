@@ -5,6 +5,7 @@ pub mod check;
 pub mod history;
 pub mod inventory;
 pub mod metadata;
+pub mod network;
 pub mod report;
 pub mod settings;
 pub mod support_bundle;

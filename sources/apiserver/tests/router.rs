@@ -465,6 +465,39 @@ async fn actions() {
 }
 
 #[tokio::test]
+async fn network_configuration() {
+    let machine = Machine::new();
+    let stored = || machine.read("var/lib/bulkhead/net.toml");
+    let valid = "version = 1\n[eth0]\ndhcp4 = true\n";
+    let uri = "/actions/network/configure";
+    assert_eq!(machine.ask("POST", uri, valid).await, "204");
+    assert_eq!(stored(), valid);
+    assert_eq!(
+        machine
+            .ask("POST", uri, "version = 1\n[eth0]\ndhpc4 = true\n[eth1]\n")
+            .await,
+        "400 line 3: eth0.dhpc4: unknown key; did you mean dhcp4?\n\
+         line 4: eth1: needs dhcp4 or dhcp6"
+    );
+    assert_eq!(stored(), valid);
+    check(
+        &machine,
+        &[
+            (
+                "GET /actions/network/configure",
+                "405 /actions/network/configure does not take GET",
+            ),
+            ("POST /actions/network/configure", "204"),
+        ],
+    )
+    .await;
+    assert_eq!(stored(), "");
+    std::fs::remove_dir_all(machine.app.host.root().join("var/lib/bulkhead")).unwrap();
+    let answer = machine.ask("POST", uri, valid).await;
+    assert!(answer.starts_with("500 replacing "), "{answer}");
+}
+
+#[tokio::test]
 async fn reports() {
     let machine =
         Machine::with_user_data(&["[settings]\nmotd = 'x'", " \n", "[settings]\nmtod = 1"]);
