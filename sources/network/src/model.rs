@@ -208,6 +208,12 @@ impl Mac {
     }
 }
 
+impl From<[u8; 6]> for Mac {
+    fn from(bytes: [u8; 6]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl FromStr for Mac {
     type Err = String;
 

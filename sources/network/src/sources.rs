@@ -21,6 +21,9 @@ const COMMAND_LINE: &str = "proc/cmdline";
 /// Where networkd looks for units that are made anew at each boot.
 const UNITS: &str = "run/systemd/network";
 
+/// Name or hardware address of the primary interface that is configured.
+pub const PRIMARY: &str = "run/bulkhead/primary-interface";
+
 /// Keeps `bytes` below `root` for the next boot. They are there completely or
 /// not at all, also after a power cut. No bytes are kept as an empty file, which
 /// stands for the default network, whatever the image says.
@@ -71,6 +74,13 @@ pub fn apply(root: &Path) -> Result<Option<&'static str>> {
     for (name, text) in networkd::render(&configuration) {
         write_atomic(&folder.join(name), text.as_bytes(), 0o644)?;
     }
+    let path = root.join(PRIMARY);
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("creating {}", folder.display()))?;
+    }
+    let primary = configuration.primary().id.to_string();
+    write_atomic(&path, primary.as_bytes(), 0o644)?;
     Ok(Some(source))
 }
 
@@ -129,7 +139,11 @@ mod tests {
             let root = root(stored, image, line);
             assert_eq!(apply(root.path()).expect("valid"), source);
             match source {
-                Some(_) => assert_eq!(units(root.path()), [expected, default]),
+                Some(_) => {
+                    assert_eq!(units(root.path()), [expected, default]);
+                    let primary = fs::read_to_string(root.path().join(PRIMARY)).expect("file");
+                    assert_eq!(format!("10-{primary}.network"), expected);
+                }
                 None => assert!(units(root.path()).is_empty()),
             }
         }

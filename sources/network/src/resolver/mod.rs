@@ -1,7 +1,9 @@
 //! `/run/resolv.conf`: what the leases say, overlaid field by field by the
-//! settings that the API server renders to `/etc/bulkhead/dns.toml`.
+//! settings that the API server renders to `/etc/bulkhead/dns.toml`. Beside it, what
+//! programs look for below `/run/netdog`.
 
 mod lease;
+mod primary;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -42,7 +44,7 @@ pub fn run() -> Result<()> {
             AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE,
         )
         .with_context(|| format!("watching {}: is networkd running?", folder.display()))?;
-    update(root)?;
+    update_all(root)?;
     sysutil::notify::ready()?;
     loop {
         let events = changes
@@ -52,9 +54,14 @@ pub fn run() -> Result<()> {
             .iter()
             .any(|event| event.name.as_deref().is_none_or(|name| name == STATE))
         {
-            update(root)?;
+            update_all(root)?;
         }
     }
+}
+
+fn update_all(root: &Path) -> Result<()> {
+    update(root)?;
+    primary::update(root, &primary::interfaces()?)
 }
 
 /// Brings the file below `root` up to date. Returns whether it changed.
