@@ -25,6 +25,10 @@ impl Units for NoUnits {
         bail!("boot reloads nothing")
     }
 
+    fn start(&self, _: &str) -> Result<()> {
+        bail!("boot starts nothing")
+    }
+
     fn reboot(&self) -> Result<()> {
         bail!("boot does not reboot")
     }

@@ -44,8 +44,8 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn show(out: &mut impl Write, args: &Args, faults: Vec<UserDataFault>) -> Result<()> {
     let shown = if args.json {
-        let mut json = serde_json::to_string_pretty(&UserDataCheck { faults })
-            .context("cannot write JSON")?;
+        let mut json =
+            serde_json::to_string_pretty(&UserDataCheck { faults }).context("cannot write JSON")?;
         json.push('\n');
         json
     } else {

@@ -89,12 +89,12 @@ fn faults_are_named_with_file_and_line() {
             "x.toml:3: settings.kubernetes.api-sever: unknown key; did you mean \
              settings.kubernetes.api-server? [fatal]\n",
         ),
+        ("metal-core", "motd = 'x'", "x.toml: settings: …"),
         (
             "metal-core",
-            "motd = 'x'",
-            "x.toml: settings: …",
+            "#!/bin/sh\n",
+            "x.toml: settings: user data is a script…",
         ),
-        ("metal-core", "#!/bin/sh\n", "x.toml: settings: user data is a script…"),
         // Another variant has it.
         (
             "metal-core",
@@ -137,7 +137,10 @@ fn faults_for_programs() {
 fn what_cannot_be_checked_is_wrong_usage() {
     let folder = tempfile::tempdir().unwrap();
     for (arguments, reason) in [
-        (vec!["missing", "--variant", "metal-core"], "cannot open missing"),
+        (
+            vec!["missing", "--variant", "metal-core"],
+            "cannot open missing",
+        ),
         (vec![".", "--variant", "metal-core"], "cannot read ."),
         (vec!["-", "--variant", "toaster"], "toaster"),
         (vec!["-"], "--variant"),
