@@ -1,8 +1,9 @@
 //! The API server: HTTP over a Unix socket.
 //!
-//! [`router::route`] turns a request into an answer and needs no socket, which
-//! is how the tests call it; the routes themselves are one file per subject
-//! under `routes`. [`server`] puts a socket in front, with limits of time and
+//! [`table`] lists the routes with what each takes and answers, for the router and
+//! for the documentation alike. [`router::route`] turns a request into an answer and
+//! needs no socket, which is how the tests call it; the routes themselves are one
+//! file per subject under `routes`. [`server`] puts a socket in front, with limits of time and
 //! size so that no client can hold up another. [`app::App`] is what all routes
 //! share: the settings store behind one lock, and the task that applies changes
 //! in the background.
@@ -14,6 +15,8 @@ pub mod app;
 pub mod http;
 pub mod router;
 mod routes;
+mod schema;
 pub mod server;
+pub mod table;
 
 pub use app::App;

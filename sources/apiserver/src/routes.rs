@@ -1,5 +1,6 @@
 //! The routes, one file per subject, and what they share.
 
+pub mod absent;
 pub mod actions;
 pub mod check;
 pub mod history;

@@ -531,7 +531,7 @@ async fn other_paths_and_methods() {
         &machine,
         &[
             ("GET /nothing", "404 no such path: /nothing"),
-            ("GET /updates/status", "404 no such path: /updates/status"),
+            ("GET /updates", "404 no such path: /updates"),
             ("GET /settings/motd", "404 no such path: /settings/motd"),
             ("PUT /settings {}", "405 /settings does not take PUT"),
             ("GET /tx/commit", "405 /tx/commit does not take GET"),

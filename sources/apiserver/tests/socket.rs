@@ -225,7 +225,7 @@ fn refusals_name_status_method_and_path() {
     for (line, expected) in [
         (
             "raw -u /updates/status",
-            "Status 404 when GETing /updates/status: no such path: /updates/status",
+            "Status 404 when GETing /updates/status: there is no update status: nothing was refreshed since the boot",
         ),
         (
             "raw -m POST -u /tx/commit?tx=x",
@@ -237,7 +237,7 @@ fn refusals_name_status_method_and_path() {
         ),
         (
             "report cis",
-            "Status 404 when GETing /report/cis?type=bottlerocket: no such path: /report/cis",
+            "Status 501 when GETing /report/cis?type=bottlerocket: this release does not have /report/cis",
         ),
     ] {
         assert_eq!(running.client(line).unwrap_err(), expected);

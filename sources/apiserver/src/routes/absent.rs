@@ -1,0 +1,20 @@
+//! What compatible hosts have and this release has not.
+
+use crate::http::{Answer, Reply, Request};
+
+/// Answers in the place of machinery that is not there.
+pub fn not_in_this_release(request: &Request) -> Reply {
+    let path = request.path.trim_end_matches('/');
+    Err(Answer::text(
+        501,
+        format!("this release does not have {path}"),
+    ))
+}
+
+/// `GET /updates/status`: nobody can have looked for updates.
+pub fn never_refreshed() -> Reply {
+    Err(Answer::text(
+        404,
+        "there is no update status: nothing was refreshed since the boot",
+    ))
+}
