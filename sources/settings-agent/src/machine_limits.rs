@@ -42,10 +42,10 @@ impl Host {
             }
         }
         let running = std::fs::read_to_string(self.root().join("proc/cmdline"));
-        if let (Ok(parameters), Ok(running)) = (Parameters::new(&kernel, &init), running) {
-            if let Err(error) = parameters.check_length(&running) {
-                faults.add(&Key::from_parts(["boot"]), error.to_string());
-            }
+        if let (Ok(parameters), Ok(running)) = (Parameters::new(&kernel, &init), running)
+            && let Err(error) = parameters.check_length(&running)
+        {
+            faults.add(&Key::from_parts(["boot"]), error.to_string());
         }
         faults
     }
