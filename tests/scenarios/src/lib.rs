@@ -189,6 +189,20 @@ pub const ALL: &[Scenario] = &[
         run: scenarios::power_cut::replay,
     },
     Scenario {
+        name: "network-configured",
+        about: "a bond and a VLAN on it, given to the API, hold from the next boot on",
+        tier: Tier::Two,
+        budget: 90.0,
+        run: scenarios::network::configured,
+    },
+    Scenario {
+        name: "support-bundle",
+        about: "the support bundle comes over the API, and making it is allowed all it needs",
+        tier: Tier::Two,
+        budget: 60.0,
+        run: scenarios::diagnostics::support_bundle,
+    },
+    Scenario {
         name: "commit-killed",
         about: "a machine killed during commits comes up again with an old or a new document",
         tier: Tier::Two,

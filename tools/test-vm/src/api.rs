@@ -58,17 +58,30 @@ impl Api {
 
     /// Sends a request and returns the answer, whatever its status.
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Response> {
+        let body = body.map(Value::to_string);
+        self.send(
+            method,
+            path,
+            body.as_deref().map(|body| ("application/json", body)),
+        )
+    }
+
+    /// The same with any document: its media type, and what it says.
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        document: Option<(&str, &str)>,
+    ) -> Result<Response> {
         let attempt = || format!("cannot send {method} {path} to {}", self.socket.display());
         let mut stream = socket::connect(&self.socket)?;
         stream
             .set_read_timeout(Some(ANSWER_TIME))
             .with_context(attempt)?;
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let kind = if body.is_empty() {
-            ""
-        } else {
-            "Content-Type: application/json\r\n"
-        };
+        let kind = document.map_or(String::new(), |(kind, _)| {
+            format!("Content-Type: {kind}\r\n")
+        });
+        let body = document.map_or("", |(_, body)| body);
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{kind}Content-Length: {}\r\n\r\n{body}",
             body.len()
