@@ -1,8 +1,10 @@
 //! What the machine does on a network.
 
 use super::boot::check_clean;
+use super::set;
 use crate::stage::{BOOT, Stage, Which, marks};
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use std::fs;
 use test_vm::Services;
 use test_vm::api::Api;
@@ -86,6 +88,9 @@ pub(crate) fn configured(stage: &mut Stage<'_>) -> Result<()> {
         refused.status,
         refused.text()
     );
+    // The bond has a hardware address of its own, which the emulator's network knows
+    // once the host has asked for something: the time, here.
+    set(&api, &json!({ "ntp": { "time-servers": ["10.0.2.2"] } }))?;
     let accepted = configure(&bond_and_vlan(&card))?;
     ensure!(accepted.status == 204, "{}", accepted.text());
 
