@@ -81,28 +81,35 @@ impl Unjudged {
     }
 
     /// Judges the document as user data of `variant`, which may be one that nobody
-    /// knows.
-    pub fn judge(mut self, policy: Policy, variant: Option<&Variant>) -> Judged {
-        let foreign = variant.map(|variant| {
-            let mut faults = self.document.foreign_to(variant);
-            // Each has its place in the text, which is looked up only if needed.
-            if !faults.is_empty() {
-                faults.locate_in(&self.text);
-            }
-            faults
-        });
+    /// knows, on a machine that says what of sound settings it cannot do.
+    pub fn judge(
+        mut self,
+        policy: Policy,
+        variant: Option<&Variant>,
+        cannot_do: &dyn Fn(&Document) -> Faults,
+    ) -> Judged {
         let mut faults = told(&self.faults, policy);
-        for foreign in foreign.iter() {
-            for fault in foreign.iter() {
-                self.document.unset(&fault.key);
-            }
-            faults.extend(told(foreign, policy));
-        }
+        let foreign = variant.map(|variant| self.document.foreign_to(variant));
+        self.leave_out(foreign.unwrap_or_default(), policy, &mut faults);
+        let undoable = cannot_do(&self.document);
+        self.leave_out(undoable, policy, &mut faults);
         faults.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
         Judged {
             document: self.document,
             faults,
         }
+    }
+
+    /// Takes the settings that are `refused` out of the document, and tells of them.
+    fn leave_out(&mut self, mut refused: Faults, policy: Policy, faults: &mut Vec<UserDataFault>) {
+        // Each has its place in the text, which is looked up only if needed.
+        if !refused.is_empty() {
+            refused.locate_in(&self.text);
+        }
+        for fault in refused.iter() {
+            self.document.unset(&fault.key);
+        }
+        faults.extend(told(&refused, policy));
     }
 }
 
@@ -212,7 +219,7 @@ mod tests {
     fn judged(bytes: impl Into<Vec<u8>>) -> Option<Judged> {
         let read = read(bytes.into()).expect("readable user data")?;
         let variant = Variant::parse("metal-core").expect("a variant");
-        Some(read.judge(Policy::Lenient, Some(&variant)))
+        Some(read.judge(Policy::Lenient, Some(&variant), &|_| Faults::default()))
     }
 
     #[test]

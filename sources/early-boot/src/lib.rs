@@ -59,13 +59,15 @@ pub struct Gathered {
     pub report: UserDataReport,
 }
 
-/// Asks all sources and judges what they hold as user data of `variant`. The
+/// Asks all sources and judges what they hold as user data of `variant` on a
+/// machine of which `cannot_do` says what of sound settings it cannot follow. The
 /// policy is that of `defaults` until a source says otherwise, and one for all.
 pub fn gather(
     sources: &[Box<dyn Source>],
     root: &Path,
     variant: Option<&Variant>,
     defaults: &Document,
+    cannot_do: &dyn Fn(&Document) -> Faults,
 ) -> Gathered {
     let read: Vec<_> = sources
         .iter()
@@ -88,7 +90,14 @@ pub fn gather(
         let (outcome, faults) = match read {
             Ok(None) => (Outcome::Empty, Vec::new()),
             Ok(Some(read)) => {
-                let judged = read.judge(policy, variant);
+                // What earlier sources ask for has been found to be possible; what is
+                // too much with them is this one's fault.
+                let together = |document: &Document| {
+                    let mut together = settings.clone();
+                    together.merge(document);
+                    cannot_do(&together)
+                };
+                let judged = read.judge(policy, variant, &together);
                 settings.merge(&judged.document);
                 (outcome(&judged), judged.faults)
             }
@@ -164,7 +173,8 @@ pub fn check_for(bytes: Vec<u8>, variant: Option<&Variant>) -> Checked {
         }
     };
     let policy = Policy::Lenient.then(read.policy());
-    let judged = read.judge(policy, variant);
+    // A document is checked for hosts other than the one that checks it.
+    let judged = read.judge(policy, variant, &|_| Faults::default());
     Checked {
         document: (!judged.is_fatal()).then_some(judged.document),
         faults: judged.faults,
@@ -207,7 +217,44 @@ mod tests {
             .expect("valid")
             .unwrap_or_default();
         let variant = Variant::parse("metal-core").ok();
-        gather(&sources, Path::new("/"), variant.as_ref(), &defaults)
+        // More than two kernel parameters are too much for it.
+        let cannot_do = |settings: &Document| {
+            let key = Key::from_parts(["boot", "kernel"]);
+            let parameters = settings.get(&key).and_then(|table| table.as_object());
+            match parameters {
+                Some(parameters) if parameters.len() > 2 => Faults::one(key, "too much for it"),
+                _ => Faults::default(),
+            }
+        };
+        gather(
+            &sources,
+            Path::new("/"),
+            variant.as_ref(),
+            &defaults,
+            &cannot_do,
+        )
+    }
+
+    #[test]
+    fn what_the_machine_cannot_do_costs_the_document_that_asks_for_it_its_setting() {
+        const TWO: &str = "[settings.boot.kernel]\na = []\nb = []";
+        const THIRD: &str = "[settings]\nmotd = 'x'\n\n[settings.boot]\n\
+                             reboot-to-reconcile = true\nkernel-parameters = { c = [] }";
+        let gathered = gathered(&[Ok(TWO), Ok(THIRD)], "");
+        assert_eq!(
+            gathered.settings.to_value(),
+            serde_json::json!({
+                "motd": "x",
+                "boot": {"kernel": {"a": [], "b": []}, "reboot-to-reconcile": true},
+            })
+        );
+        assert_eq!(
+            gathered.report.to_string(),
+            "first (given): accepted\n\
+             second (given): accepted in part\n  \
+             line 6: settings.boot.kernel: too much for it [skipped]\n"
+        );
+        assert!(!gathered.report.stopped);
     }
 
     #[test]

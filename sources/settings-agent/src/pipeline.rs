@@ -5,7 +5,7 @@ use crate::host::{Host, layout};
 use anyhow::{Context, Result};
 use api_types::{Outcome, Severity, UserDataReport, UserDataSource};
 use early_boot::{Gathered, Source};
-use settings::{Document, Variant};
+use settings::Document;
 use settings_store::files::{Files, Folder};
 use settings_store::{Opened, Release, Store};
 use std::fs;
@@ -96,9 +96,13 @@ fn populate<F: Files>(
     if !patience.is_zero() {
         sysutil::notify::extend_timeout(patience + MARGIN)?;
     }
-    let variant = Variant::parse(&host.os().variant_id).ok();
-    let Gathered { settings, report } =
-        early_boot::gather(sources, host.root(), variant.as_ref(), host.defaults());
+    let Gathered { settings, report } = early_boot::gather(
+        sources,
+        host.root(),
+        host.variant(),
+        host.defaults(),
+        &|settings| host.cannot_do(settings),
+    );
     tell(host, &report);
     keep_report(host, &report)?;
     if report.stopped {
@@ -195,7 +199,7 @@ fn generate<F: Files>(host: &Host, store: &Store<F>, user_data: Option<&Document
     }
     let machine = Machine {
         root: host.root().to_path_buf(),
-        variant: Variant::parse(&host.os().variant_id).ok(),
+        variant: host.variant().copied(),
         user: layers.user,
         before: layers.generated,
     };

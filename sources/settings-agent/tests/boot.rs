@@ -135,6 +135,27 @@ fn a_fault_that_is_skipped_costs_its_setting_alone_and_is_remembered() {
 }
 
 #[test]
+fn kernel_parameters_under_secure_boot_are_a_fault_that_the_host_lives_with() {
+    let root = machine();
+    let variable = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+    put(&root, variable, "\u{6}\0\0\0\u{1}");
+    let text = "[settings]\nmotd = 'from user data'\n[settings.boot]\n\
+                reboot-to-reconcile = true\nkernel-parameters = { quiet = [] }";
+    let store = booted(&root, &[Ok(text)]);
+    assert!(store.user_data_done() && !is_stopped(&root));
+    assert_eq!(
+        store.layers().user.to_value(),
+        json!({"motd": "from user data", "boot": {"reboot-to-reconcile": true}})
+    );
+    let report = user_data_report(root.path()).unwrap().to_string();
+    let told = "test (given): accepted in part\n  \
+                line 5: settings.boot.kernel: under Secure Boot the kernel's command line is \
+                part of the signed image: build the variant with the parameter in [kernel] \
+                arguments [skipped]\n";
+    assert_eq!(report, told);
+}
+
+#[test]
 fn what_decides_something_and_is_faulty_stops_the_boot_until_it_is_corrected() {
     for faulty in [
         Ok("[settings]\nmotd = 'x'\npki.corp.trusted = 1"),

@@ -354,13 +354,18 @@ pub(crate) fn locate(faults: &mut Faults, text: &str) {
     }
 }
 
-/// The line of the key that leads furthest towards `key`.
+/// The line of the key that leads furthest towards `key`, under whichever of its
+/// names it is there.
 fn line_of(text: &str, document: &DeTable<'_>, key: &Key) -> Option<usize> {
+    let schema = Settings::schema();
     let mut line = None;
     let mut table = document;
     let path = std::iter::once("settings").chain(key.parts().iter().map(String::as_str));
-    for part in path {
-        let Some((name, value)) = table.iter().find(|(name, _)| name.get_ref() == part) else {
+    for (depth, part) in path.enumerate() {
+        let here = Key::from_parts(key.parts().iter().take(depth));
+        let field = schema.field(&here).filter(|field| field.is_named(part));
+        let is_it = |name: &str| name == part || field.is_some_and(|field| field.is_named(name));
+        let Some((name, value)) = table.iter().find(|(name, _)| is_it(name.get_ref())) else {
             break;
         };
         line = Some(line_at(text, name.span().start));
