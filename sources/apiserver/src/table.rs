@@ -267,7 +267,7 @@ pub static ROUTES: &[Route] = &[
     Route {
         method: "GET",
         path: "/settings/changes",
-        summary: "What the user set, against what would hold otherwise.",
+        summary: "What the user set, against what would hold otherwise. Secrets are not shown.",
         origin: Origin::Ours,
         query: &[],
         body: Body::None,
@@ -472,7 +472,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/metadata/settings",
         summary: "What is known about settings or tables of them: meaning, type, default, value, \
-                  and what a change concerns.",
+                  and what a change concerns. Secrets are not shown.",
         origin: Origin::Ours,
         query: &[optional(
             "keys",

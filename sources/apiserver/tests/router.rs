@@ -233,7 +233,7 @@ async fn key_pairs() {
             ],
             "204",
         ),
-        (&["motd"], "400 \"motd\" is not of the form key=value"),
+        (&["motd"], "400 pair 1 is not of the form key=value"),
         (
             &["a..b=1"],
             "400 invalid key \"a..b\": a part of it is empty",

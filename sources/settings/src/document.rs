@@ -364,8 +364,10 @@ fn line_of(text: &str, document: &DeTable<'_>, key: &Key) -> Option<usize> {
     for (depth, part) in path.enumerate() {
         let here = Key::from_parts(key.parts().iter().take(depth));
         let field = schema.field(&here).filter(|field| field.is_named(part));
-        let is_it = |name: &str| name == part || field.is_some_and(|field| field.is_named(name));
-        let Some((name, value)) = table.iter().find(|(name, _)| is_it(name.get_ref())) else {
+        let is_other = |name: &str| field.is_some_and(|field| field.is_named(name));
+        let by_name = table.iter().find(|(name, _)| name.get_ref() == part);
+        let found = by_name.or_else(|| table.iter().find(|(name, _)| is_other(name.get_ref())));
+        let Some((name, value)) = found else {
             break;
         };
         line = Some(line_at(text, name.span().start));

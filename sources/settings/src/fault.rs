@@ -99,6 +99,14 @@ impl Faults {
         self.untold += more.untold;
     }
 
+    /// Takes over faults, with their reasons in other words.
+    pub(crate) fn absorb(&mut self, more: Self, words: impl Fn(String) -> String) {
+        for fault in more.list {
+            self.add(&fault.key, words(fault.reason));
+        }
+        self.untold += more.untold;
+    }
+
     /// Gives each fault the line that `line_of` finds for it, and puts them in
     /// the order of their lines.
     pub(crate) fn locate(&mut self, line_of: impl Fn(&Key) -> Option<usize>) {

@@ -29,6 +29,8 @@ mod key;
 pub mod limits;
 mod model;
 #[doc(hidden)]
+pub mod planted;
+#[doc(hidden)]
 pub mod properties;
 pub mod secret;
 pub mod types;

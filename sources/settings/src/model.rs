@@ -565,7 +565,7 @@ fn note_name(name: &str, what: &str, at: &Key, faults: &mut Faults) {
 /// After the key come the field, its type, and, where there is one, `alias`
 /// with another name for the key, `default` with a JSON value, `generated` with
 /// the name of a generator, `only` with the [`Scope`] of the variants that have
-/// it, and `example` with a value in TOML.
+/// it, `example` with a value in TOML, and `secret` if nobody but the host may see it.
 macro_rules! group {
     (
         $(#[doc = $doc:literal])+
@@ -595,7 +595,11 @@ macro_rules! group {
                 faults: &mut $crate::Faults,
             ) -> Option<Self> {
                 const NAMES: &[$crate::model::Name] = &[$(
-                    $crate::model::Name { key: $key, alias: $crate::model::group!(@option $($alias)?) },
+                    $crate::model::Name {
+                        key: $key,
+                        alias: $crate::model::group!(@option $($alias)?),
+                        secret: $crate::model::group!(@flag $($secret)?),
+                    },
                 )*];
                 let table = $crate::model::read_table(value, NAMES, at, faults)?;
                 let mut names = NAMES.iter();
@@ -644,10 +648,11 @@ macro_rules! group {
 }
 pub(crate) use group;
 
-/// The names of a field of a table.
+/// The names of a field of a table, and whether it is a secret.
 pub(crate) struct Name {
     pub(crate) key: &'static str,
     pub(crate) alias: Option<&'static str>,
+    pub(crate) secret: bool,
 }
 
 /// The table at `at`, its unknown keys noted as faults.
@@ -680,9 +685,17 @@ pub(crate) fn read_field<T: Model>(
     at: &mut Key,
     faults: &mut Faults,
 ) -> Option<T> {
-    let (name, value) = find_field(table, name?, at, faults)?;
+    let declared = name?;
+    let (name, value) = find_field(table, declared, at, faults)?;
     at.push(name);
-    let read = T::read(value, at, faults);
+    let read = if declared.secret {
+        let mut own = Faults::default();
+        let read = T::read(value, at, &mut own);
+        faults.absorb(own, |reason| without_numbers(reason, value));
+        read
+    } else {
+        T::read(value, at, faults)
+    };
     at.pop();
     read
 }
@@ -735,6 +748,16 @@ pub(crate) fn describe(value: &Value) -> String {
         Value::String(_) => "a string".into(),
         Value::Array(_) => "a list".into(),
         Value::Object(_) => "a table".into(),
+    }
+}
+
+/// A reason that says nothing of the numbers in `value`. It has no text of it.
+fn without_numbers(reason: String, value: &Value) -> String {
+    match value {
+        Value::Number(_) => reason.replace(&describe(value), "a number"),
+        Value::Array(items) => items.iter().fold(reason, without_numbers),
+        Value::Object(table) => table.values().fold(reason, without_numbers),
+        Value::Null | Value::Bool(_) | Value::String(_) => reason,
     }
 }
 

@@ -137,6 +137,9 @@ fn facts(field: &Field, at: &Place, page: &mut String) {
             "While it is unset, the host generates it (`{generator}`)."
         ));
     }
+    if field.secret {
+        facts.push("A secret: no report, difference or log shows it.".to_string());
+    }
     facts.extend(variants(at.scope));
     let example = field.example();
     let _ = write!(

@@ -31,7 +31,7 @@ pub fn affected_services(app: &App, request: &Request) -> Reply {
 }
 
 /// `GET /metadata/settings` (ours): what is known about the settings or tables that the
-/// request names, or about every setting.
+/// request names, or about every setting. Secrets are not shown.
 pub async fn settings(app: &App, request: &Request) -> Reply {
     let schema = app.host.schema();
     let keys = match keys(request)? {
@@ -98,10 +98,6 @@ fn describe(
     .into_iter()
     .find(|(layer, _)| layer.get(key).is_some())
     .map_or(SettingSource::Unset, |(_, source)| source);
-    let value = |document: &Document| match key.parts() {
-        [] => Some(document.to_value()),
-        _ => document.get(key).cloned(),
-    };
     let files = app.host.catalog().affected_by(std::slice::from_ref(key));
     let files: Vec<&ConfigFile> = files.collect();
     let services: BTreeSet<String> = files
@@ -119,9 +115,9 @@ fn describe(
             }
             _ => None,
         },
-        default: value(&layers.defaults),
+        default: schema.shown(&layers.defaults, key),
         generated: field.and_then(|field| field.generated).map(str::to_string),
-        value: value(effective),
+        value: schema.shown(effective, key),
         source,
         configuration_files: files.iter().map(|file| file.name.clone()).collect(),
         services: services.into_iter().collect(),

@@ -34,19 +34,21 @@ pub fn with_prefix(settings: Document, prefix: Option<&str>) -> Document {
 }
 
 /// `GET /settings/changes` (ours): what the user set, against what would hold
-/// otherwise.
+/// otherwise, without secrets.
 pub async fn changes(app: &App) -> Reply {
+    let schema = app.host.schema();
     let Layers {
         mut defaults,
         generated,
         user,
     } = app.store.lock().await.layers();
     defaults.merge(&generated);
-    let changes: Vec<SettingChange> = settings::leaves(user.tree())
+    let changes: Vec<SettingChange> = user
+        .keys()
         .into_iter()
-        .map(|(key, value)| SettingChange {
-            value: value.clone(),
-            default: defaults.get(&key).cloned(),
+        .map(|key| SettingChange {
+            value: schema.shown(&user, &key).unwrap_or_default(),
+            default: schema.shown(&defaults, &key),
             key: key.to_string(),
         })
         .collect();
@@ -75,10 +77,12 @@ pub async fn patch_key_pairs(app: &App, request: &Request) -> Reply {
         )
     })?;
     let mut tree = Value::Object(Map::new());
-    for pair in &pairs.request_payload {
-        let (key, text) = pair
-            .split_once('=')
-            .ok_or_else(|| Answer::text(400, format!("{pair:?} is not of the form key=value")))?;
+    for (n, pair) in pairs.request_payload.iter().enumerate() {
+        // What has no key may be a secret, so it is not repeated.
+        let (key, text) = pair.split_once('=').ok_or_else(|| {
+            let reason = format!("pair {} is not of the form key=value", n + 1);
+            Answer::text(400, reason)
+        })?;
         let key: Key = key
             .trim()
             .parse()

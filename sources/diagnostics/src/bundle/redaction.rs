@@ -23,7 +23,12 @@ impl Redaction {
     pub fn new(secrets: &[Value]) -> Self {
         let mut texts = BTreeSet::new();
         for secret in secrets {
-            collect(secret, &mut texts);
+            match secret {
+                Value::String(text) => {
+                    texts.insert(text.clone());
+                }
+                several => collect(several, &mut texts),
+            }
         }
         let mut needles = BTreeSet::new();
         for text in texts {
@@ -59,20 +64,27 @@ impl Redaction {
     }
 }
 
-/// All texts in a value.
+/// All texts in a list or table, such as a command, but for plain words.
 fn collect(value: &Value, into: &mut BTreeSet<String>) {
     match value {
-        Value::String(text) => {
+        Value::String(text) if !is_plain_word(text) => {
             into.insert(text.clone());
         }
+        Value::String(_) => {}
         Value::Array(items) => items.iter().for_each(|item| collect(item, into)),
         Value::Object(table) => table.values().for_each(|item| collect(item, into)),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
-/// A text, its lines, the values in lines of the form `name = value`, and name
-/// and password in an address.
+/// True for `apiclient` or `kube-system`: what stands between secrets in a command or
+/// a manifest, and in every other line of a log.
+fn is_plain_word(text: &str) -> bool {
+    text.bytes().all(|c| c.is_ascii_lowercase() || c == b'-')
+}
+
+/// A text, its lines, the values in lines of the form `name = value` but for plain
+/// words, and name and password in an address.
 fn parts(text: &str, into: &mut BTreeSet<Vec<u8>>) {
     let mut add = |part: &str| {
         into.insert(part.trim().as_bytes().to_vec());
@@ -81,7 +93,10 @@ fn parts(text: &str, into: &mut BTreeSet<Vec<u8>>) {
     for line in text.lines() {
         add(line);
         let value = line.split_once(['=', ':']).map_or("", |(_, value)| value);
-        add(value.trim().trim_matches(['"', ',', '\'']));
+        let value = value.trim().trim_matches(['"', ',', '\'']);
+        if !is_plain_word(value) {
+            add(value);
+        }
     }
     let login = text
         .split_once("://")
@@ -131,7 +146,13 @@ mod tests {
             json!("token-abcdef"),
             json!("http://someone:pa55word@proxy.example:3128"),
             json!(STANDARD.encode(file)),
-            json!([{"registry": "r.example.com", "password": "hunter2hunter2"}]),
+            json!("plainlywords"),
+            json!([[
+                "apiclient",
+                "set",
+                "kubernetes.bootstrap-token=abcdef.hunter2hunter2"
+            ]]),
+            json!(STANDARD.encode("namespace: kube-system\nenv:\n- value: Tr0ub4dor")),
             json!("abc"),
         ];
         let redaction = Redaction::new(&secrets);
@@ -141,7 +162,12 @@ mod tests {
             ("login someone:pa55word", "login [secret]"),
             ("PASSWORD pa55word.", "PASSWORD [secret]."),
             ("key=wJalrXUtnFEMI", "key=[secret]"),
-            ("hunter2hunter2", "[secret]"),
+            ("told plainlywords", "told [secret]"),
+            (
+                "apiclient has abcdef.hunter2hunter2",
+                "apiclient has [secret]",
+            ),
+            ("in kube-system: Tr0ub4dor", "in kube-system: [secret]"),
             ("an abc is too short", "an abc is too short"),
             ("", ""),
         ] {

@@ -15,7 +15,7 @@ group! {
         /// The calls, one after the other, each as a list of words that begins
         /// with `apiclient`. There is no shell.
         "commands" => commands: Vec<ApiclientCall>,
-            example "[[\"apiclient\", \"ephemeral-storage\", \"init\"]]";
+            example "[[\"apiclient\", \"ephemeral-storage\", \"init\"]]", secret true;
         /// When they are made; unset is `off`. Once all have succeeded, `once` becomes `off`.
         "mode" => mode: RunMode;
         /// Whether the boot stops if one fails.

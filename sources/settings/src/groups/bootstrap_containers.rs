@@ -19,6 +19,7 @@ group! {
         /// Whether the boot stops if it fails.
         "essential" => essential: bool;
         /// What is run in it instead of what the image names.
-        "command" => command: Vec<Argument>, example "[\"/usr/bin/prepare\", \"--disks\"]";
+        "command" => command: Vec<Argument>, example "[\"/usr/bin/prepare\", \"--disks\"]",
+            secret true;
     }
 }

@@ -15,8 +15,7 @@ group! {
             example "[{ registry = \"registry.example.com\", endpoint = [\"https://mirror.example.com\"] }]";
         /// Credentials of registries, also taken as `creds`.
         "credentials" => credentials: Vec<Credential>, alias "creds",
-            example "[{ registry = \"registry.example.com\", username = \"puller\", password = \"secret\" }]",
-            secret true;
+            example "[{ registry = \"registry.example.com\", username = \"puller\", password = \"secret\" }]";
     }
 }
 
@@ -36,13 +35,14 @@ group! {
         /// Host name of the registry.
         "registry" => registry: SingleLine, example "\"registry.example.com\"";
         /// Name of the user.
-        "username" => username: SingleLine, example "\"puller\"";
+        "username" => username: SingleLine, example "\"puller\"", secret true;
         /// Password of the user.
-        "password" => password: Secret;
+        "password" => password: Secret, secret true;
         /// Base64 of name and password with a colon between, instead of those.
-        "auth" => auth: Base64, example "\"cHVsbGVyOnNlY3JldA==\"";
+        "auth" => auth: Base64, example "\"cHVsbGVyOnNlY3JldA==\"",
+            secret true;
         /// A token, instead of name and password.
-        "identitytoken" => identitytoken: Secret;
+        "identitytoken" => identitytoken: Secret, secret true;
     }
 }
 

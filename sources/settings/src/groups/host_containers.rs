@@ -19,6 +19,7 @@ group! {
         /// Bytes that the container finds in the file `user-data` of its folder.
         "user-data" => user_data: Base64, secret true;
         /// What is run in it instead of what the image names.
-        "command" => command: Vec<Argument>, example "[\"/usr/bin/agent\", \"--verbose\"]";
+        "command" => command: Vec<Argument>, example "[\"/usr/bin/agent\", \"--verbose\"]",
+            secret true;
     }
 }

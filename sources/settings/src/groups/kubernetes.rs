@@ -172,7 +172,7 @@ group! {
         "enabled" => enabled: bool;
         /// Its manifest in base64.
         "manifest" => manifest: Base64,
-            example "\"YXBpVmVyc2lvbjogdjEKa2luZDogUG9kCg==\"";
+            example "\"YXBpVmVyc2lvbjogdjEKa2luZDogUG9kCg==\"", secret true;
     }
 }
 
@@ -247,7 +247,7 @@ group! {
         /// How long an answer holds that does not say so itself; unset is 12 hours.
         "cache-duration" => cache_duration: Duration, example "\"12h\"";
         /// Its environment.
-        "environment" => environment: BTreeMap<EnvironmentName, SingleLine>;
+        "environment" => environment: BTreeMap<EnvironmentName, SingleLine>, secret true;
     }
 }
 
