@@ -8,9 +8,13 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use nix::sys::stat::{Mode, umask};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen as listen_on, socket,
+};
+use nix::sys::stat::{Mode, fchmod};
 use std::convert::Infallible;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,10 +52,21 @@ pub fn listen(path: &Path, group: Option<u32>) -> Result<UnixListener> {
     // Left over when we were killed; binding needs the name free. It is bound
     // under its final name, for by that name SELinux labels it.
     let _ = fs::remove_file(path);
-    let before = umask(Mode::from_bits_truncate(0o117));
-    let bound = UnixListener::bind(path);
-    umask(before);
-    let listener = bound.with_context(|| format!("make the socket {}", path.display()))?;
+    let make = || format!("make the socket {}", path.display());
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )
+    .with_context(make)?;
+    // The file gets the mode that the socket has when it is bound, less what the umask
+    // takes away. The umask itself is the whole process's and not ours to change.
+    fchmod(&socket, Mode::from_bits_truncate(0o660)).with_context(make)?;
+    let address = UnixAddr::new(path).with_context(make)?;
+    bind(socket.as_raw_fd(), &address).with_context(make)?;
+    listen_on(&socket, Backlog::MAXALLOWABLE).with_context(make)?;
+    let listener = UnixListener::from_std(socket.into()).with_context(make)?;
     if let Some(group) = group {
         std::os::unix::fs::chown(path, None, Some(group))
             .with_context(|| format!("give {} to group {group}", path.display()))?;
