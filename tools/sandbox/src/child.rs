@@ -15,10 +15,16 @@
 
 use crate::plan::Op;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc::{self, c_char, c_int, c_ulong};
 use nix::mount::{MntFlags, MsFlags};
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::os::fd::RawFd;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// What the child tells its parent, as a packet of two 32-bit numbers after the
 /// kind; smaller than PIPE_BUF, so it is written whole or not at all.
@@ -91,23 +97,73 @@ pub(crate) struct Prepared {
     pub(crate) own_session: bool,
 }
 
+/// New namespaces of every kind but the network's.
+const NAMESPACES: c_int = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS;
+
 /// Clones the calling thread into new namespaces; the child never returns.
+pub(crate) fn clone_into(prepared: &mut Prepared, share_network: bool) -> Result<c_int, Errno> {
+    let network = if share_network { 0 } else { libc::CLONE_NEWNET };
+    clone_undisturbed(NAMESPACES | network, || process_one(prepared))
+}
+
+/// Like [`clone_into`], in the network namespace `network`, which belongs to the user
+/// namespace `user`.
+///
+/// A process that has entered a user namespace cannot go back, so a child goes there,
+/// and the sandbox is the child's sibling: it has this process for its parent, as any
+/// other sandbox.
+pub(crate) fn clone_beside(
+    prepared: &mut Prepared,
+    user: &OwnedFd,
+    network: &OwnedFd,
+) -> Result<c_int, Errno> {
+    let (mut read, write) = {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        (File::from(read), write)
+    };
+    let guide = clone_undisturbed(0, || {
+        let entered = nix::sched::setns(user, CloneFlags::CLONE_NEWUSER)
+            .and_then(|()| nix::sched::setns(network, CloneFlags::CLONE_NEWNET));
+        let cloned = entered.and_then(|()| {
+            let flags = NAMESPACES | libc::CLONE_PARENT;
+            clone_undisturbed(flags, || process_one(prepared))
+        });
+        // A process number, or an error's number with its sign turned.
+        let answer = cloned.unwrap_or_else(|errno| -(errno as c_int));
+        let bytes = answer.to_ne_bytes();
+        // SAFETY: the buffer is valid for its length; a parent that reads nothing
+        // takes that for a failure. Nothing of the parent's may run on the way out.
+        unsafe {
+            libc::write(write.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+            libc::_exit(0)
+        }
+    })?;
+    drop(write);
+    let mut answer = [0; size_of::<c_int>()];
+    let read = read.read_exact(&mut answer);
+    nix::sys::wait::waitpid(Pid::from_raw(guide), None)?;
+    // Nothing to read means that the guide was killed.
+    read.map_err(|_| Errno::EINTR)?;
+    match c_int::from_ne_bytes(answer) {
+        pid @ 1.. => Ok(pid),
+        errno => Err(Errno::from_raw(-errno)),
+    }
+}
+
+/// Clones the calling thread with `flags`, as a fork does; the child runs `child`,
+/// which must keep to system calls.
 ///
 /// All signals are blocked meanwhile, so no handler of the caller's runs in the
 /// child.
-pub(crate) fn clone_into(prepared: &mut Prepared, share_network: bool) -> Result<c_int, Errno> {
-    let mut flags = libc::CLONE_NEWUSER
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::SIGCHLD;
-    if !share_network {
-        flags |= libc::CLONE_NEWNET;
-    }
+fn clone_undisturbed(flags: c_int, child: impl FnOnce() -> Infallible) -> Result<c_int, Errno> {
+    let flags = flags | libc::SIGCHLD;
     // SAFETY: the sets are initialised by sigfillset and pthread_sigmask before
     // use. The clone has no CLONE_VM and no own stack, so it behaves as fork; the
-    // child calls `process_one`, which keeps to system calls and never returns.
+    // callers' closures keep to system calls and never return.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();
@@ -115,7 +171,7 @@ pub(crate) fn clone_into(prepared: &mut Prepared, share_network: bool) -> Result
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
         let pid = libc::syscall(libc::SYS_clone, flags as c_ulong, 0, 0, 0, 0);
         if pid == 0 {
-            process_one(prepared);
+            child();
         }
         let result = Errno::result(pid);
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
@@ -123,7 +179,7 @@ pub(crate) fn clone_into(prepared: &mut Prepared, share_network: bool) -> Result
     }
 }
 
-fn process_one(prepared: &mut Prepared) -> ! {
+fn process_one(prepared: &mut Prepared) -> Infallible {
     close_others(&prepared.keep);
     if prepared.own_session {
         let _ = nix::unistd::setsid();

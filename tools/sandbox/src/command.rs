@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
@@ -128,30 +128,10 @@ impl SandboxCommand {
 
     /// Runs the command to its end and keeps what it wrote.
     pub fn output(self) -> Result<Output> {
-        let mut child = self.stdout(Stdio::Piped).stderr(Stdio::Piped).spawn()?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let read = |file: Option<File>| -> io::Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            if let Some(mut file) = file {
-                file.read_to_end(&mut bytes)?;
-            }
-            Ok(bytes)
-        };
-        let (stdout, stderr) = thread::scope(|scope| {
-            let other = scope.spawn(|| read(stderr));
-            let stdout = read(stdout);
-            let stderr = other
-                .join()
-                .unwrap_or_else(|_| Err(io::Error::other("the reader panicked")));
-            (stdout, stderr)
-        });
-        let status = child.wait()?;
-        let read = || format!("cannot read the output of {}", child.name);
-        Ok(Output {
-            status,
-            stdout: stdout.with_context(read)?,
-            stderr: stderr.with_context(read)?,
-        })
+        self.stdout(Stdio::Piped)
+            .stderr(Stdio::Piped)
+            .spawn()?
+            .communicate(b"")
     }
 
     /// Runs the command to its end; what it writes is appended to the file `log`.
@@ -234,6 +214,10 @@ impl SandboxCommand {
             confine: self.sandbox.network != Network::Own,
             own_session,
         };
+        let other = match self.sandbox.network {
+            Network::Of(pid) => Some(OtherNetwork::of(pid)?),
+            Network::None | Network::Host | Network::Own => None,
+        };
 
         let group = Group::current();
         let pid = {
@@ -241,8 +225,12 @@ impl SandboxCommand {
             if is_shut_down() || group.as_ref().is_some_and(Group::is_cancelled) {
                 bail!("the work that it belongs to was cancelled");
             }
-            let share_network = self.sandbox.network == Network::Host;
-            let pid = child::clone_into(&mut prepared, share_network).map_err(|errno| {
+            let cloned = match (&other, self.sandbox.network) {
+                (Some(other), _) => child::clone_beside(&mut prepared, &other.user, &other.network),
+                (None, Network::Host) => child::clone_into(&mut prepared, true),
+                (None, _) => child::clone_into(&mut prepared, false),
+            };
+            let pid = cloned.map_err(|errno| {
                 let advice = why::clone_refused(errno, Switches::read(Path::new("/proc/sys")));
                 anyhow!(errno).context(format!("cannot make namespaces: {advice}"))
             })?;
@@ -316,6 +304,29 @@ fn explain(message: Message, prepared: &Prepared, program: &OsStr) -> anyhow::Er
             program.to_string_lossy()
         )),
         Message::Ended { .. } => anyhow!("the sandbox ended before the program ran"),
+    }
+}
+
+/// The namespaces of another sandbox that [`Network::Of`] needs.
+struct OtherNetwork {
+    /// Owns the network, so whoever enters that must be in here.
+    user: OwnedFd,
+    network: OwnedFd,
+}
+
+impl OtherNetwork {
+    fn of(pid: i32) -> Result<Self> {
+        let open = |kind: &str| {
+            let path = format!("/proc/{pid}/ns/{kind}");
+            let file = File::open(&path).with_context(|| {
+                format!("cannot open {path}, the network to be shared: has that sandbox ended?")
+            })?;
+            anyhow::Ok(OwnedFd::from(file))
+        };
+        Ok(Self {
+            user: open("user")?,
+            network: open("net")?,
+        })
     }
 }
 
@@ -460,6 +471,45 @@ pub struct SandboxChild {
 }
 
 impl SandboxChild {
+    /// Writes `input` to the program, whose three streams are piped, and keeps what it
+    /// wrote itself until its end. A program that does not want all of the input may
+    /// end before.
+    pub fn communicate(&mut self, input: &[u8]) -> Result<Output> {
+        let (stdin, stdout, stderr) = (self.stdin.take(), self.stdout.take(), self.stderr.take());
+        let read = |file: Option<File>| -> io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            if let Some(mut file) = file {
+                file.read_to_end(&mut bytes)?;
+            }
+            Ok(bytes)
+        };
+        let (written, stdout, stderr) = thread::scope(|scope| {
+            let writer = scope.spawn(|| match stdin {
+                Some(mut stdin) => stdin.write_all(input),
+                None => Ok(()),
+            });
+            let other = scope.spawn(|| read(stderr));
+            let stdout = read(stdout);
+            let panicked = || io::Error::other("the thread panicked");
+            let written = writer.join().unwrap_or_else(|_| Err(panicked()));
+            let stderr = other.join().unwrap_or_else(|_| Err(panicked()));
+            (written, stdout, stderr)
+        });
+        let status = self.wait()?;
+        match written {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(error).with_context(|| format!("cannot write to {}", self.name));
+            }
+            _ => {}
+        }
+        let reading = || format!("cannot read the output of {}", self.name);
+        Ok(Output {
+            status,
+            stdout: stdout.with_context(reading)?,
+            stderr: stderr.with_context(reading)?,
+        })
+    }
+
     /// Waits for the program's end. Further calls return the same again.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         self.stdin = None;

@@ -46,6 +46,10 @@ pub enum Network {
     /// bridges, veth pairs and taps (with [`Sandbox::device`]`("/dev/net/tun")`)
     /// and mount file systems.
     Own,
+    /// That of another sandbox with [`Network::Own`], by its
+    /// [`pid`](SandboxChild::pid): the two reach each other as programs of one
+    /// machine do.
+    Of(i32),
 }
 
 /// What a program run inside may see and do. Cheap to clone.

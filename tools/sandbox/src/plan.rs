@@ -139,7 +139,12 @@ pub(crate) fn operations(sandbox: &Sandbox, uid: u32, gid: u32) -> Result<Vec<Op
     let points = points(sandbox)?;
     let mut ops = Ops(Vec::new());
     // One user is all that an ordinary caller may map, and setgroups must be
-    // given up for that; root gets the same so that both behave alike.
+    // given up for that; root gets the same so that both behave alike. Who has
+    // entered another sandbox is root there already.
+    let (uid, gid) = match sandbox.network {
+        Network::Of(_) => (0, 0),
+        Network::None | Network::Host | Network::Own => (uid, gid),
+    };
     ops.write("/proc/self/setgroups", "deny")?;
     ops.write("/proc/self/uid_map", &format!("0 {uid} 1"))?;
     ops.write("/proc/self/gid_map", &format!("0 {gid} 1"))?;

@@ -406,3 +406,32 @@ fn a_sandbox_runs_inside_a_sandbox() {
         "inner\n",
     );
 }
+
+#[test]
+fn a_sandbox_joins_the_network_of_another() {
+    let mut first = host()
+        .network(Network::Own)
+        .command("sleep", ["100"])
+        .spawn()
+        .unwrap();
+    let network = Network::Of(first.pid());
+    let namespace = fs::read_link(format!("/proc/{}/ns/net", first.pid())).unwrap();
+    assert_ne!(namespace, fs::read_link("/proc/self/ns/net").unwrap());
+    // Root as everywhere, yet not the one who made the network and may change it.
+    check(
+        &host().network(network),
+        "readlink /proc/self/ns/net; id -u; echo 0 2> /dev/null > /proc/sys/net/ipv4/ip_forward || echo no",
+        &format!("{}\n0\nno\n", namespace.display()),
+    );
+    first.kill();
+    first.wait().unwrap();
+    let error = host()
+        .network(network)
+        .command("true", [""; 0])
+        .spawn()
+        .unwrap_err();
+    assert!(
+        format!("{error:#}").contains("has that sandbox ended"),
+        "{error:#}"
+    );
+}
