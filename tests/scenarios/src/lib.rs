@@ -190,9 +190,9 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "network-configured",
-        about: "a bond and a VLAN on it, given to the API, hold from the next boot on",
+        about: "a bond of two cards and a VLAN on it, given to the API, hold from the next boot on, and when a cable is cut",
         tier: Tier::Two,
-        budget: 90.0,
+        budget: 120.0,
         run: scenarios::network::configured,
     },
     Scenario {

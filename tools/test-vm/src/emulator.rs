@@ -2,8 +2,8 @@
 
 use crate::process;
 use anyhow::{Context, Result, bail};
-use sandbox::{Network, Sandbox, SandboxChild, Stdio};
-use std::ffi::OsString;
+use sandbox::{Network, Sandbox, SandboxChild, SandboxCommand, Stdio};
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -89,20 +89,40 @@ impl Emulator {
         program: &str,
         arguments: &[&str],
     ) -> Result<String> {
-        let mut sandbox = (self.sandbox)().writable(folder, RUN).working_dir(RUN);
-        for (outside, inside) in readable {
-            sandbox = sandbox.read_only(*outside, *inside);
-        }
+        self.output(
+            Start {
+                folder,
+                readable,
+                devices: &[],
+                network: Network::None,
+                program,
+                log: program,
+                arguments: arguments.iter().map(OsString::from).collect(),
+            },
+            b"",
+        )
+    }
+
+    /// Runs a program to its end with `input` as its standard input, and returns what
+    /// it printed.
+    pub(crate) fn output(&self, start: Start<'_>, input: &[u8]) -> Result<String> {
+        let program = start.program;
+        let arguments = start.arguments.join(OsStr::new(" "));
+        let run = || format!("cannot run {program} of the emulator toolchain");
         let before = process::ended_children();
-        let output = sandbox
-            .command(program, arguments)
-            .output()
-            .with_context(|| format!("cannot run {program} of the emulator toolchain"))?;
+        let mut child = self
+            .command(&start)
+            .stdin(Stdio::Piped)
+            .stdout(Stdio::Piped)
+            .stderr(Stdio::Piped)
+            .spawn()
+            .with_context(run)?;
+        let output = child.communicate(input).with_context(run)?;
         self.spend(process::ended_children() - before);
         if !output.status.success() {
             bail!(
                 "{program} {} failed ({}): {}",
-                arguments.join(" "),
+                arguments.display(),
                 output.status,
                 String::from_utf8_lossy(&output.stderr).trim()
             );
@@ -110,9 +130,7 @@ impl Emulator {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Starts a program that goes on running, with its messages in
-    /// `<folder>/<program>.log`.
-    pub(crate) fn spawn(&self, start: Start<'_>) -> Result<SandboxChild> {
+    fn command(&self, start: &Start<'_>) -> SandboxCommand {
         let mut sandbox = (self.sandbox)()
             .writable(start.folder, RUN)
             .working_dir(RUN)
@@ -123,24 +141,31 @@ impl Emulator {
         for device in start.devices {
             sandbox = sandbox.device(device);
         }
-        let log = start.folder.join(format!("{}.log", start.program));
+        sandbox.command(start.program, &start.arguments)
+    }
+
+    /// Starts a program that goes on running, with its messages in
+    /// `<folder>/<log>.log`.
+    pub(crate) fn spawn(&self, start: Start<'_>) -> Result<SandboxChild> {
+        let log = start.folder.join(format!("{}.log", start.log));
         let open = || format!("cannot write {}", log.display());
         let file = File::create(&log).with_context(open)?;
         let copy = file.try_clone().with_context(open)?;
-        sandbox
-            .command(start.program, &start.arguments)
+        self.command(&start)
             .stdout(Stdio::File(file))
             .stderr(Stdio::File(copy))
             .spawn()
     }
 }
 
-/// How [`Emulator::spawn`] starts a program.
+/// How a program of the toolchain is started.
 pub(crate) struct Start<'a> {
     pub(crate) folder: &'a Path,
     pub(crate) readable: &'a [(&'a Path, &'a str)],
     pub(crate) devices: &'a [&'a str],
     pub(crate) network: Network,
     pub(crate) program: &'a str,
+    /// Name of the file that its messages go to, without the ending.
+    pub(crate) log: &'a str,
     pub(crate) arguments: Vec<OsString>,
 }

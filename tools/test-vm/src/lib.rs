@@ -13,20 +13,24 @@
 
 mod accel;
 pub mod api;
+pub mod cluster;
 mod console;
 pub mod disk;
 mod emulator;
 pub mod firmware;
 mod machine;
+mod network;
 pub mod probe;
 pub mod process;
 mod qmp;
 pub mod services;
 pub mod socket;
+pub mod wire;
 pub mod write_log;
 
 pub use accel::Acceleration;
 pub use console::Line;
 pub use emulator::Emulator;
 pub use machine::{Builder, DOOR_PORT, Disk, Machine, Reach, Wait};
+pub use network::TestNetwork;
 pub use services::Services;

@@ -1,11 +1,14 @@
 //! A virtual machine: how it is put together, and what can be done with it.
 
 use crate::accel::Acceleration;
+use crate::cluster;
 use crate::console::{Follower, Line};
 use crate::emulator::{Emulator, IMAGE, RUN, Start};
+use crate::network::TestNetwork;
 use crate::probe::PROBE_PORT;
 use crate::qmp::{Event, Qmp};
 use crate::services::{self, Services};
+use crate::wire::{self, Wire};
 use crate::{process, socket};
 use anyhow::{Context, Result, bail};
 use sandbox::{Network, SandboxChild};
@@ -72,19 +75,36 @@ pub enum Disk {
 }
 
 /// What the machine's network card leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Reach {
     /// A network of its own, on which only the test's services answer.
     Isolated,
+    /// A test's network, which others are in, too.
+    Shared {
+        /// The network.
+        network: Arc<TestNetwork>,
+        /// Which of its machines this is, from 0 on.
+        index: u8,
+    },
     /// Everything that the workstation reaches.
     Workstation,
 }
 
 impl Reach {
-    /// One line for people.
-    pub fn describe(self) -> &'static str {
+    /// Which of several machines in one network this is.
+    fn index(&self) -> u8 {
         match self {
-            Self::Isolated => "the emulator's user network, isolated from the workstation's",
+            Self::Shared { index, .. } => *index,
+            Self::Isolated | Self::Workstation => 0,
+        }
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> &'static str {
+        match self {
+            Self::Isolated | Self::Shared { .. } => {
+                "the emulator's user network, isolated from the workstation's"
+            }
             Self::Workstation => "the emulator's user network, through the workstation's",
         }
     }
@@ -112,6 +132,12 @@ pub struct Builder {
     pub extra_disks: Vec<String>,
     /// What its network card leads to.
     pub reach: Reach,
+    /// Number of network cards. Several are plugged into one Ethernet segment, and so
+    /// is the test: see [`Machine::wire`].
+    pub cards: usize,
+    /// Further ports of loopback, in the machine's network, that lead into the guest:
+    /// (outside, inside).
+    pub forwards: Vec<(u16, u16)>,
     /// User data, given to the guest by the firmware's configuration device.
     pub user_data: Option<Vec<u8>>,
     /// What answers on the network: used with [`Reach::Isolated`].
@@ -136,6 +162,8 @@ impl Builder {
             disk: Disk::Overlay { size: None },
             extra_disks: Vec::new(),
             reach: Reach::Isolated,
+            cards: 1,
+            forwards: Vec::new(),
             user_data: None,
             services: Services::default(),
             helper: services::helper_of_this_program(),
@@ -147,10 +175,14 @@ impl Builder {
     pub fn start(&self, emulator: &Emulator) -> Result<Machine> {
         fs::create_dir_all(&self.run)
             .with_context(|| format!("cannot create {}", self.run.display()))?;
-        for name in [CONTROL, API, PROBE] {
-            remove_if_there(&self.run.join(name))?;
+        for name in [CONTROL, API, PROBE, wire::EMULATOR] {
+            socket::remove_if_there(&self.run.join(name))?;
         }
         self.prepare_files(emulator)?;
+        let wire = match self.cards {
+            1 => None,
+            _ => Some(Wire::open(&self.run)?),
+        };
         let follower = Follower::open(&self.run.join(CONSOLE))
             .with_context(|| format!("cannot read {}", self.run.join(CONSOLE).display()))?;
         let started = Instant::now();
@@ -162,15 +194,20 @@ impl Builder {
             folder: &self.run,
             readable: &[(&image, IMAGE)],
             devices: self.acceleration.devices(),
-            network: match self.reach {
+            network: match &self.reach {
                 Reach::Isolated => Network::Own,
+                Reach::Shared { network, .. } => network.network(),
                 Reach::Workstation => Network::Host,
             },
             program: QEMU,
+            log: QEMU,
             arguments: self.arguments(emulator)?,
         })?;
         let shared = Arc::new(Shared::default());
         let qmp = connect(&mut child, &self.run, &shared)?;
+        if let Some(wire) = &wire {
+            wire.connect(&self.run)?;
+        }
         let pid =
             process::find_below(child.pid().unsigned_abs(), "qemu-system").with_context(|| {
                 format!(
@@ -193,18 +230,23 @@ impl Builder {
             run: self.run.clone(),
             cursor: 0,
             services: None,
+            wire,
             emulator: emulator.clone(),
         };
         let forwards = match self.reach {
-            Reach::Isolated => vec![
-                (self.run.join(API), DOOR_PORT),
-                (self.run.join(PROBE), PROBE_PORT),
-            ],
+            Reach::Isolated | Reach::Shared { .. } => {
+                let [door, probe] = self.outside_ports();
+                vec![(self.run.join(API), door), (self.run.join(PROBE), probe)]
+            }
             Reach::Workstation => vec![(self.run.join(API), machine.forwarded_port()?)],
         };
         machine.services = Some(services::start(&services::Start {
             helper: &self.helper,
-            join: (self.reach == Reach::Isolated).then_some(pid),
+            join: match &self.reach {
+                Reach::Isolated => Some(pid),
+                Reach::Shared { network, .. } => Some(network.pid()),
+                Reach::Workstation => None,
+            },
             folder: &self.run,
             forwards: &forwards,
             services: &self.services,
@@ -268,6 +310,12 @@ impl Builder {
             }
         }
         Ok(())
+    }
+
+    /// The ports of loopback that lead to the dev door and to the probe.
+    fn outside_ports(&self) -> [u16; 2] {
+        let offset = 10 * u16::from(self.reach.index());
+        [DOOR_PORT + offset, PROBE_PORT + offset]
     }
 
     fn arguments(&self, emulator: &Emulator) -> Result<Vec<OsString>> {
@@ -341,18 +389,52 @@ impl Builder {
             );
             arguments.option("-device", format!("virtio-blk-pci,drive={id}"));
         }
-        let forwards: &[(u16, u16)] = match self.reach {
-            Reach::Isolated => &[(DOOR_PORT, DOOR_PORT), (PROBE_PORT, PROBE_PORT)],
+        let mut forwards = match self.reach {
+            Reach::Isolated | Reach::Shared { .. } => {
+                let [door, probe] = self.outside_ports();
+                vec![(door, DOOR_PORT), (probe, PROBE_PORT)]
+            }
             // Any free port; which one is asked for later.
-            Reach::Workstation => &[(0, DOOR_PORT)],
+            Reach::Workstation => vec![(0, DOOR_PORT)],
         };
+        // Machines of one network need addresses of their own; the emulator's default is
+        // that of the first one.
+        let addresses = match &self.reach {
+            Reach::Shared { index, .. } => {
+                format!(
+                    ",net=10.0.0.0/16,host={},dhcpstart={}",
+                    cluster::GATEWAY,
+                    cluster::node_address(*index)
+                )
+            }
+            Reach::Isolated | Reach::Workstation => String::new(),
+        };
+        forwards.extend(&self.forwards);
         let forwards: String = forwards
             .iter()
             .map(|(outside, inside)| format!(",hostfwd=tcp:127.0.0.1:{outside}-:{inside}"))
             .collect();
-        arguments.option("-netdev", format!("user,id=net{forwards}"));
-        // No boot from the network, so no option ROM that the firmware would load.
-        arguments.option("-device", "virtio-net-pci,netdev=net,romfile=");
+        arguments.option("-netdev", format!("user,id=net{addresses}{forwards}"));
+        if self.cards == 1 {
+            arguments.card(0, "net");
+        } else {
+            arguments.plug("net");
+            arguments.option(
+                "-netdev",
+                format!(
+                    "dgram,id=wire,local.type=unix,local.path={RUN}/{},\
+                     remote.type=unix,remote.path={RUN}/{}",
+                    wire::EMULATOR,
+                    wire::TEST
+                ),
+            );
+            arguments.plug("wire");
+            for card in 0..self.cards {
+                let port = format!("port{card}");
+                arguments.option("-netdev", format!("hubport,id={port},hubid=0"));
+                arguments.card(card, &port);
+            }
+        }
         if self.user_data.is_some() {
             arguments.option(
                 "-fw_cfg",
@@ -364,6 +446,11 @@ impl Builder {
         }
         Ok(arguments.0)
     }
+}
+
+/// The emulator's name of a network card.
+fn card(index: usize) -> String {
+    format!("card{index}")
 }
 
 const VARIABLES: &str = "variables.fd";
@@ -388,6 +475,23 @@ impl Arguments {
         self.option(
             "-blockdev",
             format!("node-name={id},discard=unmap,{driver}"),
+        )
+    }
+
+    /// A network card at the end `netdev`.
+    fn card(&mut self, index: usize, netdev: &str) -> &mut Self {
+        // No boot from the network, so no option ROM that the firmware would load.
+        self.option(
+            "-device",
+            format!("virtio-net-pci,id={},netdev={netdev},romfile=", card(index)),
+        )
+    }
+
+    /// Plugs the end `netdev` into the segment.
+    fn plug(&mut self, netdev: &str) -> &mut Self {
+        self.option(
+            "-netdev",
+            format!("hubport,id={netdev}-port,hubid=0,netdev={netdev}"),
         )
     }
 }
@@ -506,6 +610,7 @@ pub struct Machine {
     /// Index of the first console line that no wait has passed yet.
     cursor: usize,
     services: Option<services::Running>,
+    wire: Option<Wire>,
     emulator: Emulator,
 }
 
@@ -742,6 +847,19 @@ impl Machine {
         self.qmp.execute("system_reset", json!({})).map(drop)
     }
 
+    /// The test's plug in the Ethernet segment of a machine with several cards.
+    pub fn wire(&self) -> Result<&Wire> {
+        self.wire
+            .as_ref()
+            .context("a machine with one network card has no Ethernet segment")
+    }
+
+    /// Plugs the cable of a network card in or out. Cards are counted from 0.
+    pub fn set_link(&mut self, index: usize, up: bool) -> Result<()> {
+        let arguments = json!({"name": card(index), "up": up});
+        self.qmp.execute("set_link", arguments).map(drop)
+    }
+
     /// Stops the machine and writes its state into the run's folder, from which
     /// [`Builder::restore`] goes on. The disks belong to the state: whoever copies
     /// the folder has a machine of its own.
@@ -816,15 +934,6 @@ fn parse_forwarded_port(text: &str) -> Option<u16> {
             _ => None,
         }
     })
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! in. Folders stay the workstation's there, so the API's socket is simply a file.
 //! The helper ends with its standard input, that is with whoever started it.
 
+use crate::cluster::egress::{self, Forward};
 use crate::socket;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
@@ -90,6 +91,30 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Running> {
         command.arg("--ntp").arg(ahead.to_string());
         command.arg("--ntp-log").arg(start.folder.join(NTP_LOG));
     }
+    spawn(command)
+}
+
+/// Starts the helper that leads an API server to its nodes: see
+/// [`cluster::egress`](crate::cluster::egress).
+pub(crate) fn start_egress(
+    join: Option<u32>,
+    socket: &Path,
+    forwards: &[Forward],
+) -> Result<Running> {
+    let helper = helper_of_this_program();
+    let mut command = Command::new(&helper[0]);
+    command.args(&helper[1..]).arg("--egress").arg(socket);
+    for forward in forwards {
+        command.arg("--node").arg(forward.to_argument());
+    }
+    if let Some(pid) = join {
+        command.arg("--join").arg(pid.to_string());
+    }
+    spawn(command)
+}
+
+/// Starts a helper and waits until it says that everything in it listens.
+fn spawn(mut command: Command) -> Result<Running> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -136,6 +161,9 @@ struct Request {
     ports: Vec<u16>,
     ntp: Option<i64>,
     ntp_log: Option<PathBuf>,
+    egress: Option<PathBuf>,
+    /// Where the egress leads to.
+    nodes: Vec<Forward>,
 }
 
 impl Request {
@@ -157,6 +185,8 @@ impl Request {
                 Some("--port") => request.ports.push(number(name, value)?),
                 Some("--ntp") => request.ntp = Some(number(name, value)?),
                 Some("--ntp-log") => request.ntp_log = Some(value.into()),
+                Some("--egress") => request.egress = Some(value.into()),
+                Some("--node") => request.nodes.push(value.to_string_lossy().parse()?),
                 _ => bail!("unknown argument {}", name.display()),
             }
         }
@@ -199,6 +229,9 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         };
         thread::spawn(move || serve_time(&socket, ahead, log.as_mut()));
     }
+    if let Some(path) = &request.egress {
+        egress::serve(socket::listen(path)?, request.nodes);
+    }
     println!("{READY}");
     io::copy(&mut io::stdin(), &mut io::sink()).context("cannot read standard input")?;
     Ok(())
@@ -218,7 +251,7 @@ fn enter_network_of(pid: u32) -> Result<()> {
 }
 
 /// Passes bytes both ways until both sides have ended.
-fn join_streams(client: UnixStream, target: SocketAddr) -> io::Result<()> {
+pub(crate) fn join_streams(client: UnixStream, target: SocketAddr) -> io::Result<()> {
     let server = TcpStream::connect(target)?;
     let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
     let upward = thread::spawn(move || {
@@ -303,13 +336,19 @@ mod tests {
             let arguments: Vec<OsString> = text.split(' ').map(OsString::from).collect();
             Request::parse(&arguments)
         };
-        let all = parse("--join 7 --socket /a --port 80 --ntp -5 --ntp-log /l").unwrap();
+        let all = parse(
+            "--join 7 --socket /a --port 80 --ntp -5 --ntp-log /l \
+                         --egress /e --node 10.0.2.15:10250=4",
+        )
+        .unwrap();
         let expected = Request {
             join: Some(7),
             sockets: vec!["/a".into()],
             ports: vec![80],
             ntp: Some(-5),
             ntp_log: Some("/l".into()),
+            egress: Some("/e".into()),
+            nodes: vec!["10.0.2.15:10250=4".parse().unwrap()],
         };
         assert_eq!(all, expected);
         for bad in ["--join", "--join x", "--port 70000", "--what 1"] {

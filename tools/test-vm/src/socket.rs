@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 
 /// Connects to the socket at `path`.
@@ -16,14 +16,32 @@ pub fn connect(path: &Path) -> Result<UnixStream> {
 
 /// Listens at `path`, in place of a socket that an earlier run left there.
 pub fn listen(path: &Path) -> Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot remove {}", path.display()));
-        }
-        _ => {}
-    }
+    remove_if_there(path)?;
     with_short_path(path, |short| UnixListener::bind(short))
         .with_context(|| format!("cannot listen at {}", path.display()))
+}
+
+/// Takes datagrams at `path`, in place of a socket that an earlier run left there.
+pub fn bind_datagrams(path: &Path) -> Result<UnixDatagram> {
+    remove_if_there(path)?;
+    with_short_path(path, |short| UnixDatagram::bind(short))
+        .with_context(|| format!("cannot take datagrams at {}", path.display()))
+}
+
+/// Makes `socket` send to the one at `path`.
+pub fn connect_datagrams(socket: &UnixDatagram, path: &Path) -> Result<()> {
+    with_short_path(path, |short| socket.connect(short))
+        .with_context(|| format!("cannot connect to {}", path.display()))
+}
+
+/// Removes what an earlier run left at `path`.
+pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn with_short_path<T>(path: &Path, action: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {

@@ -6,10 +6,13 @@ use crate::stage::{BOOT, Stage, Which, marks};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use std::fs;
-use test_vm::Services;
+use std::net::Ipv4Addr;
+use std::time::Duration;
 use test_vm::api::Api;
 use test_vm::probe::Probe;
 use test_vm::services::NTP_LOG;
+use test_vm::wire::Question;
+use test_vm::{Machine, Services};
 
 /// How far the test's clock is ahead: more than any drift, less than a day, so
 /// that nothing expires.
@@ -41,8 +44,9 @@ pub(crate) fn lease_and_time(stage: &mut Stage<'_>) -> Result<()> {
     stage.power_off(machine)
 }
 
-/// A bond and a VLAN on it, as the API was given them.
-fn bond_and_vlan(card: &str) -> String {
+/// A bond of two cards and a VLAN on it, as the API is given them.
+fn bond_and_vlan(cards: [&str; 2]) -> String {
+    let [first, second] = cards;
     format!(
         r#"version = 3
 
@@ -50,7 +54,7 @@ fn bond_and_vlan(card: &str) -> String {
 primary = true
 kind = "bond"
 mode = "active-backup"
-interfaces = ["{card}"]
+interfaces = ["{first}", "{second}"]
 monitoring = {{ miimon-frequency-ms = 100, miimon-updelay-ms = 0, miimon-downdelay-ms = 0 }}
 static4 = {{ addresses = ["10.0.2.15/24"] }}
 
@@ -67,10 +71,17 @@ static4 = {{ addresses = ["10.40.0.7/16"] }}
     )
 }
 
-/// A network configuration given to the API holds from the next boot on.
+/// How long the host may take to answer a frame, on the clock.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// A network configuration given to the API holds from the next boot on, and its bond
+/// survives the loss of either cable.
 pub(crate) fn configured(stage: &mut Stage<'_>) -> Result<()> {
-    let (_, disk, mut machine) = stage.booted()?;
+    let (mut builder, disk) = stage.machine(Which::Twin, "machine")?;
+    builder.cards = 2;
+    let mut machine = stage.boot(&builder)?;
     let api = Api::at(&machine.api_socket());
+    machine.wait_until("the API answers", BOOT, || api.answers())?;
     let socket = machine.probe_socket();
     let read = |path: &str| -> Result<String> {
         let text = Probe::connect(&socket)?.read(path)?;
@@ -80,7 +91,6 @@ pub(crate) fn configured(stage: &mut Stage<'_>) -> Result<()> {
         let document = Some(("application/toml", document));
         api.send("POST", "/actions/network/configure", document)
     };
-    let card = read("/run/netdog/primary_interface")?;
     let refused = configure("version = 3\n[eno1]\ndhcp5 = true\n")?;
     ensure!(
         refused.status == 400 && refused.text().contains("line 3"),
@@ -88,10 +98,15 @@ pub(crate) fn configured(stage: &mut Stage<'_>) -> Result<()> {
         refused.status,
         refused.text()
     );
+    let found = read("/proc/net/dev")?;
+    let cards = physical_cards(&found);
+    let [first, second] = cards[..] else {
+        anyhow::bail!("two cards named by their place were expected: {found}");
+    };
     // The bond has a hardware address of its own, which the emulator's network knows
     // once the host has asked for something: the time, here.
     set(&api, &json!({ "ntp": { "time-servers": ["10.0.2.2"] } }))?;
-    let accepted = configure(&bond_and_vlan(&card))?;
+    let accepted = configure(&bond_and_vlan([first, second]))?;
     ensure!(accepted.status == 204, "{}", accepted.text());
 
     machine.skip_to_now();
@@ -101,12 +116,7 @@ pub(crate) fn configured(stage: &mut Stage<'_>) -> Result<()> {
     machine.wait_until("the API answers over the bond", 30.0, || api.answers())?;
     for (path, expected) in [
         ("/proc/net/bonding/bond0", "fault-tolerance (active-backup)"),
-        (
-            "/proc/net/bonding/bond0",
-            &format!("Currently Active Slave: {card}"),
-        ),
         ("/proc/net/vlan/config", "| 40  | bond0"),
-        ("/proc/net/fib_trie", "10.40.0.7"),
         ("/run/netdog/primary_interface", "bond0"),
         ("/run/netdog/current_ip", "10.0.2.15"),
     ] {
@@ -116,6 +126,78 @@ pub(crate) fn configured(stage: &mut Stage<'_>) -> Result<()> {
             "{path} does not say {expected:?}: {found}"
         );
     }
+    on_its_vlan_only(&machine)?;
+
+    // Each is lost once, and is back before the other one goes.
+    for card in [0, 1] {
+        machine.set_link(card, false)?;
+        let other = [second, first][card];
+        machine.wait_until(&format!("{other} carries the bond"), 30.0, || {
+            api.answers() && read(BOND).is_ok_and(|bond| active(&bond) == Some(other))
+        })?;
+        on_its_vlan_only(&machine)?;
+        machine.set_link(card, true)?;
+        machine.wait_until("both cards are up", 30.0, || {
+            read(BOND).is_ok_and(|bond| !bond.contains("MII Status: down"))
+        })?;
+    }
     stage.power_off(machine)?;
     check_clean(&stage.journal(&disk)?)
+}
+
+const BOND: &str = "/proc/net/bonding/bond0";
+
+/// The names of the network cards in `/proc/net/dev`, which also lists what the host
+/// has made itself.
+fn physical_cards(devices: &str) -> Vec<&str> {
+    let mut cards: Vec<&str> = devices
+        .lines()
+        .filter_map(|line| line.trim_start().split_once(':'))
+        .map(|(name, _)| name)
+        .filter(|name| name.starts_with("en"))
+        .collect();
+    cards.sort_unstable();
+    cards
+}
+
+/// The card that carries a bond, by its file in `/proc`.
+fn active(bond: &str) -> Option<&str> {
+    bond.lines()
+        .find_map(|line| line.strip_prefix("Currently Active Slave: "))
+}
+
+/// The host answers for its address on the VLAN that it was given, and is on no other.
+fn on_its_vlan_only(machine: &Machine) -> Result<()> {
+    let question = Question {
+        vlan: Some(40),
+        target: Ipv4Addr::new(10, 40, 0, 7),
+        sender: Ipv4Addr::new(10, 40, 0, 1),
+    };
+    let wire = machine.wire()?;
+    machine.wait_until("the host answers on VLAN 40", 20.0, || {
+        wire.ask(question, ANSWER)
+            .is_ok_and(|answer| answer.is_some())
+    })?;
+    let elsewhere = Question {
+        vlan: Some(41),
+        ..question
+    };
+    let answer = wire.ask(elsewhere, ANSWER)?;
+    ensure!(answer.is_none(), "the host answered on VLAN 41");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_kernel_says_of_the_network() {
+        let devices =
+            "Inter-|   Receive\n face |bytes\n    lo: 1 2\nenp0s4: 3 4\nenp0s3: 5 6\n bond0: 0\n";
+        assert_eq!(physical_cards(devices), ["enp0s3", "enp0s4"]);
+        let bond = "Bonding Mode: fault-tolerance (active-backup)\nCurrently Active Slave: enp0s4\nMII Status: up\n";
+        assert_eq!(active(bond), Some("enp0s4"));
+        assert_eq!(active("Currently Active Slave: None"), Some("None"));
+    }
 }
