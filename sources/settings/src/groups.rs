@@ -22,6 +22,7 @@ pub mod oci_defaults;
 pub mod oci_hooks;
 pub mod pki;
 pub mod updates;
+pub mod upstream;
 pub mod user_data;
 
 use crate::model::group;
@@ -73,6 +74,16 @@ group! {
         "oci-hooks" => oci_hooks: oci_hooks::OciHooks;
         /// Kubernetes.
         "kubernetes" => kubernetes: kubernetes::Kubernetes, only Kubernetes;
+        /// Fields of kubelet's configuration that have no setting in
+        /// `settings.kubernetes`, as its `KubeletConfiguration` names them.
+        "kubelet-configuration" => kubelet_configuration: upstream::KubeletConfiguration,
+            only Kubernetes,
+            example "{ nodeStatusMaxImages = 100, featureGates = { \"ExampleGate\" = true } }";
+        /// Fields of containerd's configuration that have no setting in
+        /// `settings.container-runtime`, as its `config.toml` names them.
+        "containerd-configuration" => containerd_configuration: upstream::ContainerdConfiguration,
+            only Kubernetes,
+            example "{ plugins = { \"io.containerd.gc.v1.scheduler\" = { deletion_threshold = 10 } } }";
         /// Measurement of the settings into the TPM.
         "measurement" => measurement: measurement::Measurement;
         /// The ping by which a host says that it is well.

@@ -39,6 +39,7 @@ mod variant;
 pub use document::{Document, leaves};
 pub use fault::{Fault, Faults, nearest};
 pub use groups::Settings;
+pub use groups::upstream::NEWEST_KUBERNETES_MINOR;
 pub use key::{Key, KeyError};
 pub use model::{Field, Generator, MapKey, Model, Scalar, Schema};
 pub use variant::{Platform, Scope, Variant, VariantError};

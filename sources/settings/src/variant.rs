@@ -1,5 +1,7 @@
 //! Variants of the host, as far as they decide which settings there are.
 
+use crate::groups::upstream::{NEWEST_KUBERNETES_MINOR, OLDEST_KUBERNETES_MINOR};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -35,6 +37,14 @@ pub enum Scope {
     AwsKubernetes,
     /// Those for EC2, and those with Kubernetes.
     AwsOrKubernetes,
+    /// Those with Kubernetes of some minor versions. A version that is newer or older
+    /// than all that the model knows is taken for the nearest of them.
+    KubernetesMinors {
+        /// The least.
+        from: u32,
+        /// The greatest.
+        to: u32,
+    },
 }
 
 /// Why a text names no variant.
@@ -132,18 +142,29 @@ impl Scope {
             Self::Kubernetes => kubernetes,
             Self::AwsKubernetes => aws && kubernetes,
             Self::AwsOrKubernetes => aws || kubernetes,
+            Self::KubernetesMinors { from, to } => variant.kubernetes.is_some_and(|minor| {
+                let minor = minor.clamp(OLDEST_KUBERNETES_MINOR, NEWEST_KUBERNETES_MINOR);
+                (from..=to).contains(&minor)
+            }),
         }
     }
 
     /// The variants in words: "variants with Kubernetes".
-    pub fn words(self) -> &'static str {
-        match self {
+    pub fn words(self) -> Cow<'static, str> {
+        let words = match self {
             Self::All => "all variants",
             Self::Aws => "variants for EC2",
             Self::Kubernetes => "variants with Kubernetes",
             Self::AwsKubernetes => "variants for EC2 with Kubernetes",
             Self::AwsOrKubernetes => "variants for EC2 and variants with Kubernetes",
-        }
+            Self::KubernetesMinors { from, to } if from == to => {
+                return format!("variants with Kubernetes 1.{from}").into();
+            }
+            Self::KubernetesMinors { from, to } => {
+                return format!("variants with Kubernetes 1.{from} to 1.{to}").into();
+            }
+        };
+        words.into()
     }
 }
 

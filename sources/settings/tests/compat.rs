@@ -14,13 +14,22 @@ fn data(path: &str) -> PathBuf {
 }
 
 /// Settings that no other host has.
-const OURS: &[&str] = &["settings.user-data-policy"];
+const OURS: &[&str] = &[
+    "settings.containerd-configuration",
+    "settings.kubelet-configuration",
+    "settings.user-data-policy",
+];
 
 /// The names of all settings below, as `tests/compat/settings.tsv` writes them.
 fn names(schema: &Schema, at: &str, found: &mut BTreeSet<String>) {
     match schema {
         Schema::Table { fields, others, .. } => {
             for field in fields.iter() {
+                // Names of other programs, which are their matter.
+                if field.name.ends_with("-configuration") && at == "settings" {
+                    found.insert(format!("{at}.{}", field.name));
+                    continue;
+                }
                 let name = match field.name.contains('.') {
                     true => format!("\"{}\"", field.name),
                     false => field.name.to_string(),

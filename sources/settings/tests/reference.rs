@@ -27,7 +27,7 @@ fn the_reference_page_is_up_to_date() {
         );
         let at = Place::of(group);
         match &group.schema {
-            Schema::Table { .. } | Schema::Map { .. } => {
+            Schema::Table { .. } | Schema::Map { .. } if group.example.is_none() => {
                 if let Some(scope) = variants(at.scope) {
                     let _ = write!(page, "\n{scope}\n");
                 }
@@ -174,7 +174,13 @@ fn kind(schema: &Schema) -> String {
             Schema::Table { fields, .. } => {
                 let names: Vec<_> = fields
                     .iter()
-                    .map(|field| format!("`{}` ({})", field.name, words(&field.schema)))
+                    .map(|field| {
+                        let scope = match field.scope {
+                            Scope::All => String::new(),
+                            scope => format!("; only in {}", scope.words()),
+                        };
+                        format!("`{}` ({}{scope})", field.name, words(&field.schema))
+                    })
                     .collect();
                 format!("a table of {}", names.join(", "))
             }
