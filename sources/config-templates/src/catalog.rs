@@ -20,7 +20,7 @@ pub struct Catalog {
 pub struct ConfigFile {
     /// Its name in the API.
     pub name: String,
-    /// Where it lies, absolute.
+    /// Where it lies, absolute. With `folder`, the folder that its files lie in.
     pub path: String,
     /// Where its template lies: below the package's folder in a manifest, absolute
     /// in the image.
@@ -35,6 +35,18 @@ pub struct ConfigFile {
     pub reload: Vec<String>,
     /// What the text must parse as.
     pub format: Format,
+    /// What the template is written in, where that is another format: what it
+    /// renders is read as this and written anew as `format`.
+    #[serde(default)]
+    pub from: Option<Format>,
+    /// A table of settings that is laid over what the template says, key by key:
+    /// the door for fields that have no setting of their own.
+    #[serde(default)]
+    pub overlay: Option<String>,
+    /// Whether the template makes a folder of files, whose names it gives with
+    /// `file(…)`. Files of that folder which it does not name are removed.
+    #[serde(default)]
+    pub folder: bool,
     /// Permissions, in octal.
     #[serde(default = "default_mode")]
     pub mode: String,
@@ -106,9 +118,24 @@ impl ConfigFile {
             );
         }
         let schema = Settings::schema();
-        for text in &self.settings {
+        for text in self.settings.iter().chain(&self.overlay) {
             let key: Key = text.parse()?;
             ensure!(schema.knows(&key), "{key} is not a setting");
+        }
+        let is_data = |format: Format| matches!(format, Format::Json | Format::Toml);
+        if let Some(from) = self.from {
+            ensure!(
+                is_data(from) && is_data(self.format),
+                "it is written in {from:?} and to be {:?}: only TOML and JSON can be turned into \
+                 each other",
+                self.format
+            );
+        }
+        if let Some(table) = &self.overlay {
+            ensure!(
+                is_data(self.format) && !self.folder,
+                "settings.{table} cannot be laid over it: that takes one file, in TOML or JSON"
+            );
         }
         self.mode()?;
         Ok(())
@@ -131,8 +158,14 @@ impl ConfigFile {
         self.settings.iter().filter_map(|text| text.parse().ok())
     }
 
+    /// The table of settings that is laid over what the template says.
+    pub fn overlay_key(&self) -> Option<Key> {
+        self.overlay.as_ref().and_then(|text| text.parse().ok())
+    }
+
     /// True if a change of `key` can change the file.
     pub fn reads(&self, key: &Key) -> bool {
-        self.keys().any(|read| read.touches(key))
+        let mut read = self.keys().chain(self.overlay_key());
+        read.any(|read| read.touches(key))
     }
 }

@@ -1,11 +1,15 @@
 //! What templates can call beyond minijinja's own filters.
 
+use crate::{folder, reserved};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use minijinja::{Environment, Error, ErrorKind, Value};
 
-/// Adds the filters to an environment.
+/// Adds filters and functions to an environment.
 pub fn add(environment: &mut Environment<'_>) {
+    environment.add_function("file", folder::begin);
+    environment.add_function("kube_reserved_cpu", reserved::cpu);
+    environment.add_function("kube_reserved_memory", reserved::memory);
     environment.add_filter("toml_string", toml_string);
     environment.add_filter("toml_value", toml_value);
     environment.add_filter("env_value", env_value);

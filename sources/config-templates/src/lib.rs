@@ -14,11 +14,17 @@
 //! what they can call. At build time [`check`] renders everything with the
 //! variant's defaults.
 //!
+//! A template may be written in TOML and become JSON (`from`), have a table of
+//! settings laid over it (`overlay`), and make a folder of files (`folder`).
+//!
 //! Restarting units is left to the caller.
 
 mod catalog;
+mod data;
 mod filters;
+mod folder;
 mod render;
+mod reserved;
 mod write;
 
 pub use catalog::{Catalog, ConfigFile, Format};

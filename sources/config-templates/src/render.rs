@@ -1,17 +1,19 @@
 //! From settings to texts.
 
 use crate::catalog::{Catalog, ConfigFile, Format};
-use crate::filters;
 use crate::write::Rendered;
+use crate::{data, filters, folder};
 use anyhow::{Context, Result, bail, ensure};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use settings::{Document, Model, Settings};
+use settings::{Document, Model, Settings, Variant};
 use std::fs;
 use std::path::Path;
 
-/// What templates see as `os`.
+/// What templates see as `os`: the image, and the machine that it runs on. They
+/// also see `os.kubernetes_minor`, the minor version of the image's Kubernetes; a
+/// variant whose name does not tell it is taken for the newest.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Os {
     /// The variant's name.
@@ -20,13 +22,29 @@ pub struct Os {
     pub version_id: String,
     /// `x86_64` or `aarch64`.
     pub arch: String,
+    /// Processors of the machine.
+    pub cpus: usize,
+}
+
+impl Os {
+    fn to_value(&self) -> Result<Value> {
+        let mut value = serde_json::to_value(self).context("describe the system to templates")?;
+        let variant = Variant::parse(&self.variant_id).ok();
+        let minor = variant
+            .and_then(|variant| variant.kubernetes())
+            .unwrap_or(settings::NEWEST_KUBERNETES_MINOR);
+        value["kubernetes_minor"] = minor.into();
+        Ok(value)
+    }
 }
 
 /// A file's text and how it is to be written.
 #[derive(Clone, Debug)]
 pub struct RenderedFile {
-    /// The file's entry in the catalog.
+    /// The file's entry in the catalog, or that of the folder it lies in.
     pub file: ConfigFile,
+    /// Where it lies, absolute.
+    pub path: String,
     /// Its text.
     pub text: String,
 }
@@ -40,17 +58,17 @@ pub fn render<'c>(
     os: &Os,
 ) -> Result<Rendered> {
     let environment = environment();
-    let os = serde_json::to_value(os).context("describe the system to templates")?;
-    let mut rendered = Vec::new();
+    let os = os.to_value()?;
+    let (mut rendered, mut folders) = (Vec::new(), Vec::new());
     for file in files {
-        let text = render_one(&environment, file, root, settings, &os)
+        let made = render_one(&environment, file, root, settings, &os)
             .with_context(|| format!("render {} ({})", file.path, file.name))?;
-        rendered.push(RenderedFile {
-            file: file.clone(),
-            text,
-        });
+        if file.folder {
+            folders.push(file.clone());
+        }
+        rendered.extend(made);
     }
-    Ok(Rendered::new(rendered))
+    Ok(Rendered::new(rendered, folders))
 }
 
 /// Renders every file of an image, as the build does, so that a broken template
@@ -60,22 +78,17 @@ pub fn render<'c>(
 /// paths that the catalog gives.
 ///
 /// What a file then says is for its golden tests.
-pub fn check(config_files: &str, root: &Path, defaults: &str) -> Result<()> {
+pub fn check(config_files: &str, root: &Path, defaults: &str, os: &Os) -> Result<()> {
     let catalog = Catalog::parse(config_files)?;
     let mut settings = Document::defaults();
     if let Some(variant) = Document::from_toml(defaults).context("settings defaults")? {
         settings.merge(&variant);
     }
-    let os = Os {
-        variant_id: "variant".into(),
-        version_id: "0.0.0".into(),
-        arch: "x86_64".into(),
-    };
-    render(&catalog.files, root, &settings, &os)?;
+    render(&catalog.files, root, &settings, os)?;
     let examples = Document::from_toml(&Settings::schema().examples())
         .context("the examples of all settings")?;
     settings.merge(&examples.unwrap_or_default());
-    render(&catalog.files, root, &settings, &os)
+    render(&catalog.files, root, &settings, os)
         .map(|_| ())
         .context("with every setting set to its example")
 }
@@ -97,7 +110,7 @@ fn render_one(
     root: &Path,
     settings: &Document,
     os: &Value,
-) -> Result<String> {
+) -> Result<Vec<RenderedFile>> {
     let path = root.join(file.template.trim_start_matches('/'));
     let template = fs::read_to_string(&path)
         .with_context(|| format!("read the template {}", path.display()))?;
@@ -105,11 +118,44 @@ fn render_one(
     let text = environment
         .render_named_str(&file.template, &template, context)
         .map_err(|error| anyhow::anyhow!("{}", explain(&error)))?;
-    parse(file.format, &text).with_context(|| {
-        let format = format!("{:?}", file.format).to_lowercase();
+    let texts = if file.folder {
+        folder::split(&text)?
+            .into_iter()
+            .map(|(name, text)| (format!("{}/{name}", file.path), text))
+            .collect()
+    } else {
+        vec![(file.path.clone(), text)]
+    };
+    let finish = |(path, text): (String, String)| {
+        let text = match file.folder {
+            true => finish(file, settings, text).context(path.clone()),
+            false => finish(file, settings, text),
+        };
+        Ok(RenderedFile {
+            file: file.clone(),
+            text: text?,
+            path,
+        })
+    };
+    texts.into_iter().map(finish).collect()
+}
+
+/// Checks what a template has rendered, and turns it into what is written.
+fn finish(file: &ConfigFile, settings: &Document, text: String) -> Result<String> {
+    let written_in = file.from.unwrap_or(file.format);
+    parse(written_in, &text).with_context(|| {
+        let format = format!("{written_in:?}").to_lowercase();
         format!("the rendered text is not valid as {format}")
     })?;
-    Ok(text)
+    let overlay = file.overlay_key();
+    if overlay.is_none() && file.from.is_none() {
+        return Ok(text);
+    }
+    let mut value = data::read(written_in, &text)?;
+    if let Some(over) = overlay.and_then(|key| settings.get(&key).cloned()) {
+        data::lay_over(&mut value, over);
+    }
+    data::write(file.format, &value)
 }
 
 /// The settings that the file declares that it reads, and the tables on the way

@@ -1,8 +1,11 @@
 //! From texts to files.
 
+use crate::catalog::ConfigFile;
 use crate::render::RenderedFile;
 use anyhow::{Context, Result};
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -10,14 +13,15 @@ use std::path::Path;
 #[derive(Clone, Debug)]
 pub struct Rendered {
     files: Vec<RenderedFile>,
+    folders: Vec<ConfigFile>,
 }
 
 /// What [`Rendered::write`] replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
-    /// Names of the files that differed.
+    /// Names of the files that differed; a folder has one name.
     pub files: Vec<String>,
-    /// Their paths.
+    /// The paths of files that were written or removed.
     pub paths: Vec<String>,
     /// Units to restart, each once.
     pub restart: Vec<String>,
@@ -26,8 +30,8 @@ pub struct Replaced {
 }
 
 impl Rendered {
-    pub(crate) fn new(files: Vec<RenderedFile>) -> Self {
-        Self { files }
+    pub(crate) fn new(files: Vec<RenderedFile>, folders: Vec<ConfigFile>) -> Self {
+        Self { files, folders }
     }
 
     /// The texts, for tests and for looking at.
@@ -36,7 +40,8 @@ impl Rendered {
     }
 
     /// Replaces the files below `root` that differ in content or permissions,
-    /// each of them atomically.
+    /// each of them atomically, and removes those of folders that the settings no
+    /// longer ask for.
     ///
     /// A file that cannot be written does not keep the others from it: they
     /// belong to other services. The result then says what was replaced, and
@@ -46,7 +51,18 @@ impl Rendered {
         for rendered in &self.files {
             match write_one(rendered, root) {
                 Ok(false) => {}
-                Ok(true) => replaced.add(rendered),
+                Ok(true) => replaced.add(&rendered.file, &rendered.path),
+                Err(error) => failed.push(error),
+            }
+        }
+        for folder in &self.folders {
+            let wanted = self.files.iter().map(|file| file.path.as_str()).collect();
+            match remove_others(&folder.path, root, &wanted) {
+                Ok(removed) => {
+                    for path in removed {
+                        replaced.add(folder, &path);
+                    }
+                }
                 Err(error) => failed.push(error),
             }
         }
@@ -59,10 +75,11 @@ impl Rendered {
 }
 
 impl Replaced {
-    fn add(&mut self, rendered: &RenderedFile) {
-        let file = &rendered.file;
-        self.files.push(file.name.clone());
-        self.paths.push(file.path.clone());
+    fn add(&mut self, file: &ConfigFile, path: &str) {
+        if !self.files.contains(&file.name) {
+            self.files.push(file.name.clone());
+        }
+        self.paths.push(path.to_string());
         for (units, list) in [
             (&file.restart, &mut self.restart),
             (&file.reload, &mut self.reload),
@@ -78,7 +95,7 @@ impl Replaced {
 
 /// Answers whether the file had to be replaced.
 fn write_one(rendered: &RenderedFile, root: &Path) -> Result<bool> {
-    let path = root.join(rendered.file.path.trim_start_matches('/'));
+    let path = root.join(rendered.path.trim_start_matches('/'));
     let mode = rendered.file.mode()?;
     let is_same = fs::read(&path).is_ok_and(|there| there == rendered.text.as_bytes())
         && fs::metadata(&path).is_ok_and(|there| there.permissions().mode() & 0o7777 == mode);
@@ -91,4 +108,29 @@ fn write_one(rendered: &RenderedFile, root: &Path) -> Result<bool> {
     sysutil::fs::write_atomic(&path, rendered.text.as_bytes(), mode)
         .with_context(|| format!("write the config file {:?}", rendered.file.name))?;
     Ok(true)
+}
+
+/// Removes the files at and below the folder `path` that are not `wanted`, and says
+/// which. Folders stay, empty: what reads them passes over those.
+fn remove_others(path: &str, root: &Path, wanted: &BTreeSet<&str>) -> Result<Vec<String>> {
+    let folder = root.join(path.trim_start_matches('/'));
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("list {}", folder.display()))?,
+    };
+    let mut removed = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("list {}", folder.display()))?;
+        let kind = entry.file_type();
+        let kind = kind.with_context(|| format!("look at {}", entry.path().display()))?;
+        let path = format!("{path}/{}", entry.file_name().to_string_lossy());
+        if kind.is_dir() {
+            removed.extend(remove_others(&path, root, wanted)?);
+        } else if !wanted.contains(path.as_str()) {
+            fs::remove_file(entry.path())
+                .with_context(|| format!("remove {}", entry.path().display()))?;
+            removed.push(path);
+        }
+    }
+    Ok(removed)
 }

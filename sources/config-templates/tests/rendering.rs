@@ -214,6 +214,77 @@ fn only_what_differs_is_replaced_and_units_are_named_once() {
 }
 
 #[test]
+fn a_folder_has_the_files_that_its_template_names_and_no_others() {
+    let template = "{% for host in settings.dns['name-servers'] | default([]) %}\n\
+                    {{ file('sub/' ~ host) }}\naddress = '{{ host }}'\n{% endfor %}";
+    let root = root(&[("x", template)]);
+    let catalog = Catalog::parse(&format!(
+        "{}folder = true\n",
+        catalog(&[("x", r#""dns""#, "toml")])
+    ))
+    .unwrap();
+    let folder = root.path().join("etc/sub/x");
+    let apply = |hosts: &[&str]| {
+        let settings = document(json!({"dns": {"name-servers": hosts}}));
+        let rendered = render(&catalog.files, root.path(), &settings, &Os::default())?;
+        let mut failed = Vec::new();
+        let replaced = rendered.write(root.path(), &mut failed);
+        assert!(failed.is_empty(), "{failed:?}");
+        anyhow::Ok(replaced)
+    };
+    let replaced = apply(&["192.0.2.1", "192.0.2.2"]).unwrap();
+    assert_eq!(replaced.files, ["x"], "a folder is one file of the catalog");
+    assert_eq!(
+        replaced.paths,
+        ["/etc/sub/x/sub/192.0.2.1", "/etc/sub/x/sub/192.0.2.2"]
+    );
+    let text = fs::read_to_string(folder.join("sub/192.0.2.1")).unwrap();
+    assert_eq!(text, "address = '192.0.2.1'\n");
+    assert_eq!(
+        apply(&["192.0.2.2", "192.0.2.1"]).unwrap(),
+        Default::default()
+    );
+
+    let replaced = apply(&["192.0.2.2"]).unwrap();
+    assert_eq!(replaced.paths, ["/etc/sub/x/sub/192.0.2.1"]);
+    assert_eq!(replaced.restart, ["x.service", "shared.service"]);
+    assert!(!folder.join("sub/192.0.2.1").exists());
+    assert!(folder.join("sub/192.0.2.2").exists());
+
+    let error = apply(&["192.0.2.2", "192.0.2.2"]).unwrap_err();
+    let error = format!("{error:#}");
+    assert!(error.contains("the file sub/192.0.2.2 twice"), "{error}");
+}
+
+#[test]
+fn a_template_in_toml_becomes_json_with_settings_laid_over_it() {
+    let root = root(&[("x", "maxPods = 110\n[featureGates]\nA = false\nB = true\n")]);
+    let text =
+        catalog(&[("x", "", "json")]) + "from = \"toml\"\noverlay = \"kubelet-configuration\"\n";
+    let catalog = Catalog::parse(&text).unwrap();
+    let settings = json!({"kubelet-configuration": {
+        "featureGates": {"A": true, "C": true}, "nodeStatusMaxImages": 7,
+    }});
+    let rendered = render(
+        &catalog.files,
+        root.path(),
+        &document(settings),
+        &Os::default(),
+    );
+    let value: Value = serde_json::from_str(&rendered.unwrap().files()[0].text).unwrap();
+    assert_eq!(
+        value,
+        json!({
+            "featureGates": {"A": true, "B": true, "C": true},
+            "maxPods": 110,
+            "nodeStatusMaxImages": 7,
+        })
+    );
+    let key = "kubelet-configuration.nodeStatusMaxImages".parse().unwrap();
+    assert_eq!(catalog.affected_by(&[key]).count(), 1);
+}
+
+#[test]
 fn a_file_that_cannot_be_written_does_not_keep_the_others_from_it() {
     let root = root(&[("a", "a"), ("b", "b")]);
     fs::create_dir_all(root.path().join("etc/sub/a/in-the-way")).unwrap();
@@ -267,6 +338,18 @@ fn faulty_catalogs() {
             "settings.mtod is not a setting",
         ),
         (entry("").replace("\"text\"", "\"yaml\""), "unknown variant"),
+        (
+            entry("from = \"toml\""),
+            "only TOML and JSON can be turned into each other",
+        ),
+        (
+            entry("overlay = \"kubelet-configuration\""),
+            "settings.kubelet-configuration cannot be laid over it",
+        ),
+        (
+            entry("overlay = \"kubelet\"").replace("\"text\"", "\"toml\""),
+            "settings.kubelet is not a setting",
+        ),
         ("x".to_string(), "parse the list of config files"),
     ] {
         let error = format!("{:#}", Catalog::parse(&text).unwrap_err());
@@ -278,10 +361,11 @@ fn faulty_catalogs() {
 fn the_build_checks_all_templates_with_the_defaults_and_with_everything_set() {
     let root = root(&[("x", "a = 1\n{% if settings.motd == 'odd' %}=\n{% endif %}")]);
     let catalog = catalog(&[("x", r#""motd", "dns""#, "toml")]);
-    check(&catalog, root.path(), "").unwrap();
+    let os = Os::default();
+    check(&catalog, root.path(), "", &os).unwrap();
     let error = format!(
         "{:#}",
-        check(&catalog, root.path(), "[settings]\nmotd = 'odd'").unwrap_err()
+        check(&catalog, root.path(), "[settings]\nmotd = 'odd'", &os).unwrap_err()
     );
     assert!(error.contains("not valid as toml: line 2"), "{error}");
     // Unset by default, so that only the second document reaches it.
@@ -290,14 +374,14 @@ fn the_build_checks_all_templates_with_the_defaults_and_with_everything_set() {
         "a = 1\n{% if settings.dns['name-servers'] is defined %}=\n{% endif %}",
     )
     .unwrap();
-    let error = format!("{:#}", check(&catalog, root.path(), "").unwrap_err());
+    let error = format!("{:#}", check(&catalog, root.path(), "", &os).unwrap_err());
     assert!(
         error.contains("every setting set to its example"),
         "{error}"
     );
     let error = format!(
         "{:#}",
-        check(&catalog, root.path(), "[settings]\nmotd = 1").unwrap_err()
+        check(&catalog, root.path(), "[settings]\nmotd = 1", &os).unwrap_err()
     );
     assert!(
         error.contains("settings defaults: line 2: settings.motd"),
@@ -305,7 +389,7 @@ fn the_build_checks_all_templates_with_the_defaults_and_with_everything_set() {
     );
     let error = format!(
         "{:#}",
-        check(&catalog, &root.path().join("none"), "").unwrap_err()
+        check(&catalog, &root.path().join("none"), "", &os).unwrap_err()
     );
     assert!(error.contains("read the template"), "{error}");
 }

@@ -98,6 +98,7 @@ fn bundle_of(packages: &Path, catalog: &Catalog, planted: &Planted) -> BTreeMap<
         variant_id: "metal-core".into(),
         version_id: "0.1.0".into(),
         arch: "x86_64".into(),
+        cpus: 1,
     };
     let mut failed = Vec::new();
     render(&catalog.files, packages, &settings, &os)

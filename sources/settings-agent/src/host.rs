@@ -193,6 +193,7 @@ impl Host {
             variant_id: self.os.variant_id.clone(),
             version_id: self.os.version_id.clone(),
             arch: self.os.arch.clone(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
 }

@@ -113,15 +113,16 @@ fn fill(host: &Host<'_>, path: &Path) -> Result<()> {
                     for file in &catalog.files {
                         let path = host.root.join(file.path.trim_start_matches('/'));
                         let is_public = file.mode().is_ok_and(|mode| mode & 0o004 != 0);
-                        let content =
-                            if !is_public || file.keys().any(|key| schema.reads_secret(&key)) {
-                                Ok(b"left out: it may hold secrets\n".to_vec())
-                            } else if path.exists() {
-                                read(&path)
-                            } else {
-                                continue;
-                            };
-                        add(&format!("{}{}", request.name, file.path), content)?;
+                        let name = format!("{}{}", request.name, file.path);
+                        if !is_public || file.keys().any(|key| schema.reads_secret(&key)) {
+                            add(&name, Ok(b"left out: it may hold secrets\n".to_vec()))?;
+                        } else if file.folder {
+                            for (file, content) in folder(&path) {
+                                add(&format!("{name}/{file}"), content)?;
+                            }
+                        } else if path.exists() {
+                            add(&name, read(&path))?;
+                        }
                     }
                 }
             },

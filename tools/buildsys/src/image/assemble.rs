@@ -336,10 +336,17 @@ impl Ingredients<'_> {
             let path = folder.join(SHARE).join(name);
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
         };
+        let os = config_templates::Os {
+            variant_id: self.variant.name.as_str().into(),
+            version_id: "0.0.0".into(),
+            arch: self.arch.to_string(),
+            cpus: 1,
+        };
         config_templates::check(
             &read("config-files.toml")?,
             &folder,
             &read("defaults.toml")?,
+            &os,
         )
         .with_context(|| {
             format!(
