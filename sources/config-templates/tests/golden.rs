@@ -1,13 +1,17 @@
-//! Every config file of every package, rendered from each document in
-//! `tests/golden/config` and compared with the files beside it. With
-//! `UPDATE_EXPECT=1` the files are written anew.
+//! Every config file of every package, rendered and compared with what is recorded.
+//! With `UPDATE_EXPECT=1` the files are written anew.
+//!
+//! In `tests/golden/config` lie documents for hosts without Kubernetes, and beside each
+//! the files rendered from it. In `tests/golden/kubernetes` are the files of a node,
+//! from documents there and from user data of `tests/compat`; what another minor
+//! version of Kubernetes makes different is in a folder of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use config_templates::{Catalog, Os, render};
 use expect_test::expect_file;
 use settings::Document;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,8 +19,12 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The `[[config]]` tables of all packages as the build would merge them.
-fn catalog() -> Catalog {
+/// The packages that only a Kubernetes node has.
+const OF_A_NODE: &[&str] = &["containerd", "kubelet"];
+
+/// The `[[config]]` tables of the packages that are `wanted`, as the build would merge
+/// them.
+fn catalog(wanted: impl Fn(&str) -> bool) -> Catalog {
     let mut files = Vec::new();
     let mut folders: Vec<_> = fs::read_dir(repository().join("packages"))
         .unwrap()
@@ -25,6 +33,9 @@ fn catalog() -> Catalog {
     folders.sort();
     for folder in folders {
         let package = folder.file_name().unwrap().to_str().unwrap();
+        if !wanted(package) {
+            continue;
+        }
         let Ok(text) = fs::read_to_string(folder.join("package.toml")) else {
             continue;
         };
@@ -44,12 +55,13 @@ fn catalog() -> Catalog {
 
 #[test]
 fn every_file_renders_as_recorded() {
-    let catalog = catalog();
+    let catalog = catalog(|package| !OF_A_NODE.contains(&package));
     assert!(catalog.files.len() >= 11, "the packages' tables were found");
     let os = Os {
         variant_id: "metal-core".into(),
         version_id: "0.1.0".into(),
         arch: "x86_64".into(),
+        cpus: 2,
     };
     let golden = repository().join("tests/golden/config");
     let mut cases = 0;
@@ -62,12 +74,12 @@ fn every_file_renders_as_recorded() {
         cases += 1;
         let case = path.with_extension("");
         let text = fs::read_to_string(&path).unwrap();
-        let mut settings = Document::defaults();
+        let mut settings = Document::defaults_of("metal-core".parse().ok().as_ref());
         settings.merge(&Document::from_toml(&text).unwrap().unwrap());
         let packages = repository().join("packages");
         let rendered = render(&catalog.files, &packages, &settings, &os).unwrap();
         for file in rendered.files() {
-            let path = case.join(file.file.path.trim_start_matches('/'));
+            let path = case.join(file.path.trim_start_matches('/'));
             expected.insert(path.clone());
             if std::env::var_os("UPDATE_EXPECT").is_some() {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -76,6 +88,92 @@ fn every_file_renders_as_recorded() {
         }
     }
     assert!(cases >= 3, "the documents were found");
+    let found = all_files(&golden);
+    let stale: Vec<_> = found
+        .iter()
+        .filter(|path| !expected.contains(*path) && path.parent() != Some(&golden))
+        .collect();
+    assert!(stale.is_empty(), "no template renders these: {stale:?}");
+}
+
+/// A document that a node's files are rendered from: where it lies below `tests`, and
+/// the platform.
+const NODES: &[(&str, &str)] = &[
+    ("golden/kubernetes/defaults", "metal"),
+    ("golden/kubernetes/everything", "aws"),
+    ("golden/kubernetes/certificates", "vmware"),
+    ("compat/userdata/01-karpenter-plain", "aws"),
+    ("compat/userdata/02-karpenter-kubelet", "aws"),
+    ("compat/userdata/05-karpenter-passthrough", "aws"),
+    ("compat/userdata/06-eksctl-unmanaged", "aws"),
+    ("compat/userdata/08-self-managed-tls", "metal"),
+    ("compat/userdata/09-standalone", "metal"),
+];
+
+/// The minor versions that there are variants for, the one recorded in full first.
+const MINORS: &[u32] = &[36, 37];
+
+/// Defaults of the variants with Kubernetes on `platform`.
+fn defaults_of_a_node(platform: &str, minor: u32) -> Document {
+    let variant = format!("{platform}-k8s-1.{minor}").parse().unwrap();
+    let mut defaults = Document::defaults_of(Some(&variant));
+    for name in [
+        "core".into(),
+        "kubernetes".into(),
+        format!("kubernetes-{platform}"),
+    ] {
+        let path = repository().join(format!("variants/shared/{name}.toml"));
+        let text = fs::read_to_string(&path).unwrap();
+        defaults.merge(&Document::from_toml(&text).unwrap().unwrap());
+    }
+    defaults
+}
+
+#[test]
+fn a_node_renders_as_recorded() {
+    let mut catalog = catalog(|package| OF_A_NODE.contains(&package) || package == "host");
+    // Of the host's own files, the one that Kubernetes adds to.
+    catalog
+        .files
+        .retain(|file| file.name == "proxy-env" || !file.template.starts_with("/host/"));
+    assert!(catalog.files.len() >= 10, "the packages' tables were found");
+    let golden = repository().join("tests/golden/kubernetes");
+    let mut expected = BTreeSet::new();
+    for (document, platform) in NODES {
+        let text = repository().join(format!("tests/{document}.toml"));
+        let text = fs::read_to_string(&text).expect(document);
+        let document = Path::new(document);
+        let case = golden.join(document.file_name().unwrap());
+        let mut recorded = BTreeMap::new();
+        for minor in MINORS {
+            let mut settings = defaults_of_a_node(platform, *minor);
+            settings.merge(&Document::from_toml(&text).unwrap().unwrap_or_default());
+            let os = Os {
+                variant_id: format!("{platform}-k8s-1.{minor}"),
+                version_id: "0.1.0".into(),
+                arch: "x86_64".into(),
+                cpus: 2,
+            };
+            let packages = repository().join("packages");
+            let rendered = render(&catalog.files, &packages, &settings, &os)
+                .unwrap_or_else(|error| panic!("{}: {error:#}", document.display()));
+            for file in rendered.files() {
+                let path = if *minor == MINORS[0] {
+                    recorded.insert(file.path.clone(), file.text.clone());
+                    case.join(file.path.trim_start_matches('/'))
+                } else if recorded.get(&file.path) == Some(&file.text) {
+                    continue;
+                } else {
+                    case.join(format!("1.{minor}{}", file.path))
+                };
+                expected.insert(path.clone());
+                if std::env::var_os("UPDATE_EXPECT").is_some() {
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                }
+                expect_file![path].assert_eq(&file.text);
+            }
+        }
+    }
     let found = all_files(&golden);
     let stale: Vec<_> = found
         .iter()
