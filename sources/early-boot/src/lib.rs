@@ -22,6 +22,7 @@ mod ovf;
 pub mod policy;
 #[doc(hidden)]
 pub mod properties;
+mod rpci;
 pub mod sources;
 
 use api_types::{Outcome, UserDataFault, UserDataReport, UserDataSource};

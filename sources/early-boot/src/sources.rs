@@ -6,6 +6,7 @@ mod esp;
 mod file;
 mod fw_cfg;
 mod vmware_cd;
+mod vmware_guestinfo;
 
 use crate::Source;
 use settings::{Platform, Variant};
@@ -29,6 +30,7 @@ pub fn of(variant: Option<&Variant>, root: &Path) -> Vec<Box<dyn Source>> {
         Platform::Vmware => {
             sources.push(Box::new(esp::Esp));
             sources.push(Box::new(vmware_cd::VmwareCd));
+            sources.push(Box::new(vmware_guestinfo::VmwareGuestinfo));
         }
     }
     sources.push(Box::new(file::OVERRIDES));
@@ -57,7 +59,7 @@ mod tests {
             (
                 "vmware-k8s-1.36",
                 "local defaults, local user data, QEMU fw_cfg, EFI system partition, CD, \
-                 local overrides",
+                 VMware guestinfo, local overrides",
                 false,
             ),
         ] {
