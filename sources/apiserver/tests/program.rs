@@ -4,8 +4,9 @@
 
 use apiclient::Client;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -41,7 +42,20 @@ impl Server {
         Self { child, socket }
     }
 
-    fn kill(mut self) {
+    /// The most memory that it has had, in bytes.
+    fn most_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = |line: &str| Some(line.strip_prefix("VmHWM:")?.trim().to_string());
+        let most = status.lines().find_map(line).unwrap();
+        most.trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    fn kill(self) {}
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A test that fails leaves none behind.
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -71,6 +85,49 @@ fn when_it_is_ready_the_socket_is_there_for_its_group() {
     server.kill();
     // The socket that is left over is in nobody's way.
     Server::start(root.path()).kill();
+}
+
+/// 64 transactions of 16 KiB that are open together, each asked for again and again, and
+/// a hundred clients that say nothing or too little: what they cost is what they hold.
+#[test]
+fn many_clients_do_not_take_the_memory() {
+    const HELD: u64 = 64 * 16 * 1024;
+    let root = root();
+    let server = Server::start(root.path());
+    let before = server.most_memory();
+    let silent: Vec<UnixStream> = (0..100)
+        .map(|n| {
+            let mut stream = UnixStream::connect(&server.socket).unwrap();
+            let start: &[u8] = match n % 3 {
+                0 => b"",
+                1 => b"GET /set",
+                _ => b"PATCH /settings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+            };
+            stream.write_all(start).unwrap();
+            stream
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for n in 0..64 {
+            let client = Client::new(&server.socket);
+            scope.spawn(move || {
+                let values = vec!["x".repeat(1000); 16];
+                let body = serde_json::json!({ "ntp": { "options": values } }).to_string();
+                let uri = format!("/settings?tx=t{n}");
+                client.send("PATCH", &uri, Some(body.as_bytes())).unwrap();
+                for _ in 0..4 {
+                    client.send("GET", &format!("/tx?tx=t{n}"), None).unwrap();
+                }
+            });
+        }
+    });
+    let taken = server.most_memory() - before;
+    assert!(taken < 8 * HELD, "{} KiB", taken / 1024);
+    let open = Client::new(&server.socket).send("GET", "/tx/list", None);
+    let open: Vec<String> = serde_json::from_slice(&open.unwrap().body).unwrap();
+    assert_eq!(open.len(), 64);
+    drop(silent);
+    server.kill();
 }
 
 /// Kills the server while it commits. What it had answered for is there when it

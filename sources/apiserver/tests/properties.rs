@@ -5,9 +5,9 @@
 
 mod common;
 
-use apiserver::http::Answer;
+use apiclient::{Client, Error};
 use apiserver::table::{Body, Parameter, ROUTES, Route, Success, Values};
-use common::Machine;
+use common::{Machine, Running};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::Value;
@@ -71,12 +71,11 @@ fn request() -> impl Strategy<Value = Sent> {
     })
 }
 
-fn check(sent: &Sent, answer: &Answer) {
+fn check(sent: &Sent, status: u16, text: &str) {
     let (route, uri, body) = sent;
-    let text = answer.body_text();
-    let told = format!("{} {uri} {body}: {} {text}", route.method, answer.status);
-    assert!(route.statuses().contains(&answer.status), "{told}");
-    if answer.status == 500 {
+    let told = format!("{} {uri} {body}: {status} {text}", route.method);
+    assert!(route.statuses().contains(&status), "{told}");
+    if status == 500 {
         // No disk fails here. These are the host's own, and the one that compatible
         // clients expect.
         let is_known = [
@@ -90,14 +89,14 @@ fn check(sent: &Sent, answer: &Answer) {
         assert!(is_known, "{told}");
     }
     match route.success {
-        Some(Success::Json(schema)) if answer.status == 200 => {
-            let answer: Value = serde_json::from_slice(&answer.body).unwrap();
+        Some(Success::Json(schema)) if status == 200 => {
+            let answer: Value = serde_json::from_str(text).unwrap();
             assert!(fits(&answer, &schema()), "{told}\n{}", schema());
         }
-        Some(Success::Done) if answer.status == 204 => assert_eq!(text, "", "{told}"),
+        Some(Success::Done) if status == 204 => assert_eq!(text, "", "{told}"),
         _ => assert!(!text.is_empty(), "{told}"),
     }
-    if let (Body::Json(_), 204) = (&route.body, answer.status) {
+    if let (Body::Json(_), 204) = (&route.body, status) {
         serde_json::from_str::<Value>(body).unwrap();
     }
 }
@@ -158,10 +157,45 @@ proptest! {
             let machine = Machine::new();
             for sent in &requests {
                 let (route, uri, body) = sent;
-                check(sent, &machine.send(route.method, uri, body).await);
+                let answer = machine.send(route.method, uri, body).await;
+                check(sent, answer.status, &answer.body_text());
             }
             assert_eq!(machine.send("GET", "/os", "").await.status, 200);
         });
+    }
+}
+
+/// One client more, each time, at one running server.
+fn over_the_socket(server: &Running, sent: &Sent) {
+    let (route, uri, body) = sent;
+    let client = Client::new(&server.socket);
+    let (status, text) = match client.send(route.method, uri, Some(body.as_bytes())) {
+        Ok(answer) => {
+            let status = answer.status.split(' ').next().unwrap().parse().unwrap();
+            (status, String::from_utf8(answer.body).unwrap())
+        }
+        Err(Error::Refused { status, body, .. }) => (status, body),
+        Err(error) => panic!("{} {uri} {body}: {error}", route.method),
+    };
+    check(sent, status, &text);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn answers_over_the_socket_are_those_of_the_table(
+        requests in prop::collection::vec(request(), 20..60)
+    ) {
+        let server = Running::start();
+        // Two at once, so that they also meet each other's changes.
+        let (first, second) = requests.split_at(requests.len() / 2);
+        std::thread::scope(|scope| {
+            for half in [first, second] {
+                scope.spawn(|| half.iter().for_each(|sent| over_the_socket(&server, sent)));
+            }
+        });
+        prop_assert!(Client::new(&server.socket).send("GET", "/os", None).is_ok());
     }
 }
 

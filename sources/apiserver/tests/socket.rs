@@ -6,54 +6,22 @@ mod common;
 
 use apiclient::cli;
 use apiserver::server;
-use common::Machine;
+use common::Running;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
-/// A machine whose API listens on a socket. It is gone with the process.
-struct Running {
-    machine: Machine,
-    socket: PathBuf,
-    _folder: TempDir,
+/// What the tests here do with a running server.
+trait Talk {
+    fn client(&self, line: &str) -> Result<String, String>;
+    fn wait_for(&self, path: &str, text: &str);
+    fn send(&self, bytes: &[u8]) -> String;
 }
 
-impl Running {
-    fn start() -> Self {
-        Self::with(server::Limits::default())
-    }
-
-    fn with(limits: server::Limits) -> Self {
-        let machine = Machine::new();
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("api.sock");
-        let (app, path) = (machine.app.clone(), socket.clone());
-        let (sender, ready) = mpsc::channel();
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let listener = server::listen(&path, None).unwrap();
-                tokio::spawn(app.clone().apply_as_wanted());
-                sender.send(()).unwrap();
-                server::serve(listener, app, limits, std::future::pending()).await;
-            });
-        });
-        ready.recv().unwrap();
-        Self {
-            machine,
-            socket,
-            _folder: folder,
-        }
-    }
-
+impl Talk for Running {
     /// Runs a command line; words are separated by spaces.
     fn client(&self, line: &str) -> Result<String, String> {
         client(&self.socket, &line.split(' ').collect::<Vec<_>>())

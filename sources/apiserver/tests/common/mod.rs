@@ -10,12 +10,14 @@
 use anyhow::{Result, bail};
 use apiserver::App;
 use apiserver::http::{Answer, Request};
+use apiserver::server;
 use early_boot::Source;
 use settings_agent::{Host, Units};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use tempfile::TempDir;
 
 pub const CONFIG_FILES: &str = r#"
@@ -191,4 +193,43 @@ fn boot(root: &Path, units: &Arc<Notes>, user_data: &[&str]) -> App {
         .collect();
     let booted = settings_agent::boot(&host, &sources).unwrap();
     App::new(host, booted.store)
+}
+
+/// A machine whose API listens on a socket. It is gone with the process.
+pub struct Running {
+    pub machine: Machine,
+    pub socket: PathBuf,
+    _folder: TempDir,
+}
+
+impl Running {
+    pub fn start() -> Self {
+        Self::with(server::Limits::default())
+    }
+
+    pub fn with(limits: server::Limits) -> Self {
+        let machine = Machine::new();
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api.sock");
+        let (app, path) = (machine.app.clone(), socket.clone());
+        let (sender, ready) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let listener = server::listen(&path, None).unwrap();
+                tokio::spawn(app.clone().apply_as_wanted());
+                sender.send(()).unwrap();
+                server::serve(listener, app, limits, std::future::pending()).await;
+            });
+        });
+        ready.recv().unwrap();
+        Self {
+            machine,
+            socket,
+            _folder: folder,
+        }
+    }
 }
