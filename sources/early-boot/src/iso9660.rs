@@ -11,16 +11,16 @@ use anyhow::{Context, Result, ensure};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 
 /// Descriptors lie in sectors of this size, whatever the size of a block is.
-const SECTOR: usize = 2048;
+pub(crate) const SECTOR: usize = 2048;
 const FIRST_DESCRIPTOR: u64 = 16;
 /// Descriptors that are looked at.
 const DESCRIPTORS: u64 = 32;
-const PRIMARY: u8 = 1;
-const SUPPLEMENTARY: u8 = 2;
-const TERMINATOR: u8 = 255;
+pub(crate) const PRIMARY: u8 = 1;
+pub(crate) const SUPPLEMENTARY: u8 = 2;
+pub(crate) const TERMINATOR: u8 = 255;
 /// What a supplementary descriptor of Joliet says about its names.
 const JOLIET: [&[u8]; 3] = [b"%/@", b"%/C", b"%/E"];
-const FLAG_FOLDER: u8 = 0x02;
+pub(crate) const FLAG_FOLDER: u8 = 0x02;
 /// The file goes on in the next record; nobody writes user data that large.
 const FLAG_PARTS: u8 = 0x80;
 /// Bytes of a folder that are looked at.
@@ -280,18 +280,12 @@ fn rock_ridge(mut rest: &[u8]) -> Option<String> {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
+    use crate::fake::{Names, iso9660 as image};
     use crate::properties;
     use proptest::prelude::*;
     use std::io::Cursor;
-
-    /// Which names an image has besides the plain ones.
-    #[derive(Clone, Copy, Debug, Default)]
-    pub struct Names {
-        pub rock_ridge: bool,
-        pub joliet: bool,
-    }
 
     const PLAIN: Names = Names {
         rock_ridge: false,
@@ -305,144 +299,6 @@ pub mod tests {
         rock_ridge: false,
         joliet: true,
     };
-
-    /// An image with the files at `paths`; every part of a path is a plain name
-    /// and the long name that stands for it, joined by `=`.
-    pub fn image(label: &str, names: Names, files: &[(&[&str], &[u8])]) -> Vec<u8> {
-        let mut image = Image {
-            bytes: vec![0; 20 * SECTOR],
-        };
-        let mut root = Folder::default();
-        for (path, content) in files {
-            let extent = image.append(content);
-            root.add(path, extent);
-        }
-        let primary = image.folder(&root, names.rock_ridge, false);
-        image.descriptor(16, PRIMARY, label, primary);
-        let mut end = 17;
-        if names.joliet {
-            let joliet = image.folder(&root, false, true);
-            image.descriptor(17, SUPPLEMENTARY, label, joliet);
-            let at = 17 * SECTOR + 88;
-            image.bytes[at..at + 3].copy_from_slice(b"%/E");
-            end = 18;
-        }
-        image.bytes[end * SECTOR] = TERMINATOR;
-        image.bytes[end * SECTOR + 1..end * SECTOR + 6].copy_from_slice(b"CD001");
-        image.bytes
-    }
-
-    #[derive(Default)]
-    struct Folder {
-        files: Vec<(String, Extent)>,
-        folders: Vec<(String, Folder)>,
-    }
-
-    impl Folder {
-        fn add(&mut self, path: &[&str], extent: Extent) {
-            match path {
-                [] => {}
-                [name] => self.files.push((name.to_string(), extent)),
-                [name, rest @ ..] => {
-                    let at = self.folders.iter().position(|(there, _)| there == name);
-                    let at = at.unwrap_or_else(|| {
-                        self.folders.push((name.to_string(), Folder::default()));
-                        self.folders.len() - 1
-                    });
-                    self.folders[at].1.add(rest, extent);
-                }
-            }
-        }
-    }
-
-    struct Image {
-        bytes: Vec<u8>,
-    }
-
-    impl Image {
-        fn append(&mut self, content: &[u8]) -> Extent {
-            let block = (self.bytes.len() / SECTOR) as u32;
-            self.bytes.extend_from_slice(content);
-            self.bytes
-                .resize(self.bytes.len().next_multiple_of(SECTOR), 0);
-            Extent {
-                block,
-                size: content.len() as u32,
-            }
-        }
-
-        fn folder(&mut self, folder: &Folder, rock_ridge: bool, joliet: bool) -> Extent {
-            let mut bytes = Vec::new();
-            let mut put = |record: Vec<u8>| {
-                if bytes.len() % SECTOR + record.len() > SECTOR {
-                    bytes.resize(bytes.len().next_multiple_of(SECTOR), 0);
-                }
-                bytes.extend(record);
-            };
-            let nowhere = Extent { block: 0, size: 0 };
-            put(record(&[0], nowhere, true, None));
-            put(record(&[1], nowhere, true, None));
-            let mut children: Vec<(&str, Extent, bool)> = Vec::new();
-            for (name, inner) in &folder.folders {
-                children.push((name, self.folder(inner, rock_ridge, joliet), true));
-            }
-            for (name, extent) in &folder.files {
-                children.push((name, *extent, false));
-            }
-            for (name, extent, is_folder) in children {
-                let (plain, long) = name.split_once('=').expect("both names");
-                let version = if is_folder { "" } else { ";1" };
-                let name: Vec<u8> = if joliet {
-                    let name = format!("{long}{version}");
-                    name.encode_utf16().flat_map(u16::to_be_bytes).collect()
-                } else {
-                    format!("{plain}{version}").into_bytes()
-                };
-                put(record(&name, extent, is_folder, rock_ridge.then_some(long)));
-            }
-            let size = bytes.len().next_multiple_of(SECTOR);
-            bytes.resize(size, 0);
-            self.append(&bytes)
-        }
-
-        fn descriptor(&mut self, sector: usize, kind: u8, label: &str, top: Extent) {
-            let top = record(&[0], top, true, None);
-            let sector = &mut self.bytes[sector * SECTOR..][..SECTOR];
-            sector[0] = kind;
-            sector[1..6].copy_from_slice(b"CD001");
-            sector[6] = 1;
-            sector[40..72].fill(b' ');
-            sector[40..40 + label.len()].copy_from_slice(label.as_bytes());
-            sector[128..130].copy_from_slice(&(SECTOR as u16).to_le_bytes());
-            sector[156..190].copy_from_slice(&top);
-        }
-    }
-
-    fn record(name: &[u8], extent: Extent, is_folder: bool, long: Option<&str>) -> Vec<u8> {
-        let mut record = vec![0; 33];
-        record[2..6].copy_from_slice(&extent.block.to_le_bytes());
-        record[10..14].copy_from_slice(&extent.size.to_le_bytes());
-        record[25] = if is_folder { FLAG_FOLDER } else { 0 };
-        record[32] = name.len() as u8;
-        record.extend_from_slice(name);
-        if record.len() % 2 == 1 {
-            record.push(0);
-        }
-        if let Some(long) = long {
-            // Another entry before it, and the name in two parts.
-            record.extend_from_slice(b"TF\x05\x01\x00");
-            let (start, end) = long.split_at(1);
-            for (part, flags) in [(start, 1), (end, 0)] {
-                record.extend_from_slice(&[b'N', b'M', 5 + part.len() as u8, 1, flags]);
-                record.extend_from_slice(part.as_bytes());
-            }
-            if record.len() % 2 == 1 {
-                record.push(0);
-            }
-        }
-        record[0] = record.len() as u8;
-        record
-    }
 
     fn content() -> Vec<u8> {
         (0..5_000u32).map(|n| n as u8).collect()

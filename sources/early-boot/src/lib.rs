@@ -15,6 +15,8 @@ mod block;
 mod dmi;
 pub mod document;
 mod encoding;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod fat;
 mod iso9660;
 mod link;

@@ -112,6 +112,13 @@ pub const ALL: &[Scenario] = &[
         run: scenarios::user_data::on_esp,
     },
     Scenario {
+        name: "user-data-on-config-drive",
+        about: "user data on a config drive is applied, on a disc in a CD drive and on a disk",
+        tier: Tier::Two,
+        budget: 130.0,
+        run: scenarios::user_data::on_config_drive,
+    },
+    Scenario {
         name: "broken-user-data",
         about: "a fault in user data costs its setting, and its key is named on the console and by the API",
         tier: Tier::One,

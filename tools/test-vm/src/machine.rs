@@ -130,6 +130,8 @@ pub struct Builder {
     pub disk: Disk,
     /// Further disks: raw files in the run's folder, by name.
     pub extra_disks: Vec<String>,
+    /// A disc in its CD drive: a file in the run's folder, by name.
+    pub disc: Option<String>,
     /// What its network card leads to.
     pub reach: Reach,
     /// Number of network cards. Several are plugged into one Ethernet segment, and so
@@ -161,6 +163,7 @@ impl Builder {
             cpus: 2,
             disk: Disk::Overlay { size: None },
             extra_disks: Vec::new(),
+            disc: None,
             reach: Reach::Isolated,
             cards: 1,
             forwards: Vec::new(),
@@ -388,6 +391,14 @@ impl Builder {
                 &format!("driver=raw,file.driver=file,file.filename={RUN}/{name}"),
             );
             arguments.option("-device", format!("virtio-blk-pci,drive={id}"));
+        }
+        if let Some(name) = &self.disc {
+            arguments.drive(
+                "disc",
+                &format!("driver=raw,read-only=on,file.driver=file,file.filename={RUN}/{name}"),
+            );
+            // At the SATA controller that the machine has.
+            arguments.option("-device", "ide-cd,drive=disc");
         }
         let mut forwards = match self.reach {
             Reach::Isolated | Reach::Shared { .. } => {

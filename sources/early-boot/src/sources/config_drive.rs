@@ -74,7 +74,7 @@ fn read_volume(mut device: impl Read + Seek, limit: usize) -> Result<Option<Opti
 mod tests {
     use super::*;
     use crate::block::tests::add;
-    use crate::iso9660::tests::{Names, image};
+    use crate::fake::{Names, iso9660 as image};
     use std::fs;
 
     fn iso(label: &str, content: &str) -> Vec<u8> {

@@ -85,7 +85,7 @@ fn is_wanted(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::block::tests::add;
-    use crate::iso9660::tests::{Names, image};
+    use crate::fake::{Names, iso9660 as image};
     use std::fs;
 
     fn read(files: &[(&str, &str)]) -> Result<Option<String>> {

@@ -1,9 +1,12 @@
 //! User data at first boot.
 
 use crate::stage::{BOOT, Stage, Which, marks};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use early_boot::fake::{self, Names};
+use std::fs;
 use test_vm::Wait;
 use test_vm::api::Api;
+use test_vm::probe::Probe;
 
 /// User data in a file of the EFI system partition is applied once.
 pub(crate) fn on_esp(stage: &mut Stage<'_>) -> Result<()> {
@@ -30,6 +33,47 @@ pub(crate) fn on_esp(stage: &mut Stage<'_>) -> Result<()> {
         "after a reboot settings.motd is {}",
         motd["motd"]
     );
+    Ok(())
+}
+
+/// User data on a config drive is applied: a disc in a CD drive, and a disk.
+pub(crate) fn on_config_drive(stage: &mut Stage<'_>) -> Result<()> {
+    const DRIVE: &str = "config-drive.iso";
+    let names = Names {
+        rock_ridge: true,
+        joliet: true,
+    };
+    let path = &["OPENSTAC=openstack", "LATEST=latest", "USER_DAT=user_data"][..];
+    for kind in ["disc", "disk"] {
+        let (mut builder, _) = stage.machine(Which::Twin, kind)?;
+        let motd = format!("from a {kind}");
+        let text = format!(
+            "[settings]\nmotd = \"{motd}\"\n\
+             kernel.modules.xfs = {{ allowed = true, autoload = true }}\n"
+        );
+        let drive = fake::iso9660("config-2", names, &[(path, text.as_bytes())]);
+        let file = stage.folder().join(kind).join(DRIVE);
+        fs::write(&file, drive).with_context(|| format!("cannot write {}", file.display()))?;
+        match kind {
+            "disc" => builder.disc = Some(DRIVE.to_string()),
+            _ => builder.extra_disks.push(DRIVE.to_string()),
+        }
+        let machine = stage.boot(&builder)?;
+        let api = Api::at(&machine.api_socket());
+        let told = report(&api)?;
+        ensure!(
+            told.contains("config drive") && told.contains(": accepted"),
+            "the report says nothing of the config drive: {told}"
+        );
+        let held = api.get("/settings?keys=settings.motd")?;
+        ensure!(held["motd"] == motd, "settings.motd is {}", held["motd"]);
+        let modules = Probe::connect(&machine.probe_socket())?.read("/proc/modules")?;
+        ensure!(
+            modules.lines().any(|line| line.starts_with("xfs ")),
+            "a module of the settings is not loaded: {modules}"
+        );
+        stage.power_off(machine)?;
+    }
     Ok(())
 }
 
