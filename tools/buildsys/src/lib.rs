@@ -12,6 +12,7 @@ pub mod keys;
 pub mod lock;
 pub mod manifest;
 pub mod mirror;
+pub mod package;
 pub mod plan;
 pub mod progress;
 pub mod project;

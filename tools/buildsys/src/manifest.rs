@@ -95,6 +95,8 @@ pub struct PackageManifest {
     pub debian: Option<DebianOrigin>,
     /// Programs of this workspace.
     pub cargo: Option<CargoOrigin>,
+    /// Programs of Go modules.
+    pub go: Option<GoOrigin>,
     /// Files that lie in the package's own folder.
     #[serde(default)]
     pub files: FilesOrigin,
@@ -111,7 +113,7 @@ pub struct PackageManifest {
 
 /// The `[package]` table.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PackageHeader {
     /// Must equal the folder's name.
     pub name: Name,
@@ -120,6 +122,9 @@ pub struct PackageHeader {
     /// Packages that an image with this one must have too.
     #[serde(default)]
     pub requires: Vec<Name>,
+    /// For programs that tests run on the workstation: no image may have it.
+    #[serde(default)]
+    pub tests_only: bool,
 }
 
 /// The `[debian]` table: which files are taken out of which binary packages.
@@ -193,6 +198,196 @@ pub enum Linkage {
     Static,
     /// An EFI application.
     Efi,
+}
+
+/// The `[go]` table: programs built from the `go.mod` in the package's folder, or
+/// in the folder of its version.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct GoOrigin {
+    /// Main packages of modules that the `go.mod` requires.
+    pub commands: Vec<GoCommand>,
+    /// Where programs go in the image.
+    #[serde(default = "GoOrigin::default_folder")]
+    pub folder: ImagePath,
+    /// Build tags.
+    #[serde(default)]
+    pub tags: Vec<GoTag>,
+    /// Whether C code is compiled and linked, with the libraries of the toolchain.
+    #[serde(default)]
+    pub cgo: bool,
+    /// Variables that the linker sets: `package.variable` → value.
+    #[serde(default)]
+    pub stamps: BTreeMap<String, GoStamp>,
+    /// The package whose `go.mod` and versions this one shares.
+    pub modules_of: Option<Name>,
+}
+
+impl GoOrigin {
+    fn default_folder() -> ImagePath {
+        ImagePath("usr/bin".to_string())
+    }
+
+    /// Where `command` goes in the image.
+    pub fn place(&self, command: &GoCommand) -> ImagePath {
+        match &command.path {
+            Some(path) => path.clone(),
+            None => ImagePath(format!("{}/{}", self.folder, command.program())),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.commands.is_empty() {
+            bail!("[go] commands names none");
+        }
+        let mut programs = BTreeMap::new();
+        for command in &self.commands {
+            let (name, import) = (command.program(), command.import.as_str());
+            if let Some(other) = programs.insert(name, import) {
+                bail!("[go] commands {other} and {import} are both called {name}");
+            }
+        }
+        for variable in self.stamps.keys() {
+            let parts = variable.rsplit_once('.');
+            if !parts.is_some_and(|(package, name)| is_import_path(package) && is_word(name)) {
+                bail!("[go] stamps {variable:?}, which is not package.variable");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A main package of a Go module, written as its import path, or as a table with
+/// the place of the program too.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "GoCommandText")]
+pub struct GoCommand {
+    /// Its import path.
+    pub import: String,
+    /// Where the program goes, if not under its own name into the origin's folder.
+    pub path: Option<ImagePath>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum GoCommandText {
+    Import(String),
+    Placed { import: String, path: ImagePath },
+}
+
+impl TryFrom<GoCommandText> for GoCommand {
+    type Error = String;
+
+    fn try_from(text: GoCommandText) -> Result<Self, String> {
+        let (import, path) = match text {
+            GoCommandText::Import(import) => (import, None),
+            GoCommandText::Placed { import, path } => (import, Some(path)),
+        };
+        if is_import_path(&import) {
+            Ok(Self { import, path })
+        } else {
+            Err(format!(
+                "{import:?} is not the import path of a Go package, such as example.org/tool/cmd/tool"
+            ))
+        }
+    }
+}
+
+impl GoCommand {
+    /// The name that Go gives the program: the last element of the path that is not
+    /// a major version.
+    pub fn program(&self) -> &str {
+        let is_major = |element: &str| {
+            element
+                .strip_prefix('v')
+                .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+        };
+        let mut elements = self.import.rsplit('/');
+        let last = elements.next().unwrap_or(&self.import);
+        match elements.next() {
+            Some(before) if is_major(last) => before,
+            _ => last,
+        }
+    }
+}
+
+/// Whether `path` can be an import path: it reaches command lines.
+fn is_import_path(path: &str) -> bool {
+    let is_element = |element: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~+".contains(c);
+        !element.is_empty() && !element.starts_with(['.', '-']) && element.chars().all(plain)
+    };
+    path.split('/').all(is_element)
+}
+
+fn is_word(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// A Go build tag.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct GoTag(String);
+
+impl GoTag {
+    /// The tag as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for GoTag {
+    type Error = String;
+
+    fn try_from(tag: String) -> Result<Self, String> {
+        if is_word(&tag.replace('.', "_")) {
+            Ok(Self(tag))
+        } else {
+            Err(format!("{tag:?} is not a Go build tag"))
+        }
+    }
+}
+
+/// Value of a variable that the linker sets. `{version}`, `{major}` and `{minor}`
+/// stand for the version, without its `v`, of the module that has the first
+/// command, and `{date}` for the time of all builds.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct GoStamp(String);
+
+impl GoStamp {
+    const FIELDS: [&str; 4] = ["version", "major", "minor", "date"];
+
+    /// The value: `field` gives what each name in braces stands for.
+    pub fn render(&self, field: impl Fn(&str) -> String) -> String {
+        Self::FIELDS.iter().fold(self.0.clone(), |text, name| {
+            text.replace(&format!("{{{name}}}"), &field(name))
+        })
+    }
+}
+
+impl TryFrom<String> for GoStamp {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let value = Self(text);
+        let rest = value.render(|_| String::new());
+        if rest.contains(['{', '}']) {
+            return Err(format!(
+                "{:?} has something in braces that is none of {}",
+                value.0,
+                Self::FIELDS.join(", ")
+            ));
+        }
+        // The linker's arguments are split at spaces.
+        if rest
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control() || "\"'".contains(c))
+        {
+            return Err(format!("{:?} may have no spaces and no quotes", value.0));
+        }
+        Ok(value)
+    }
 }
 
 /// The `[files]` table.
@@ -307,18 +502,37 @@ pub struct KernelSection {
 }
 
 /// A package: its manifest and where it lies.
+///
+/// A folder with `versions/<version>/` is as many packages as it has versions, each
+/// called `<folder>-<version>`. They differ in their `go.mod` and in nothing else.
 #[derive(Clone, Debug)]
 pub struct Package {
     /// The package's folder.
     pub folder: PathBuf,
     /// Its manifest.
     pub manifest: PackageManifest,
+    /// The folder with its `go.mod`, if it has Go programs.
+    pub modules: Option<PathBuf>,
+    name: Name,
 }
 
+/// Folder of a package's folder that has a folder for each version.
+pub const VERSIONS: &str = "versions";
+
 impl Package {
-    /// The package's name.
+    /// The package's name, with its version where there are several.
     pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// What it is a package of: the name without the version.
+    pub fn software(&self) -> &Name {
         &self.manifest.package.name
+    }
+
+    /// Its manifest's path, for messages.
+    pub fn manifest_path(&self) -> String {
+        format!("packages/{}/package.toml", self.software())
     }
 }
 
@@ -349,15 +563,13 @@ const DEV_SUFFIX: &str = "-dev";
 impl Definitions {
     /// Reads and checks all definitions below `root`.
     pub fn load(root: &Path) -> Result<Self> {
+        let folders = load_folder(
+            &root.join("packages"),
+            "package.toml",
+            |m: &PackageManifest| &m.package.name,
+        )?;
         let definitions = Self {
-            packages: load_folder(
-                &root.join("packages"),
-                "package.toml",
-                |m: &PackageManifest| &m.package.name,
-            )?
-            .into_iter()
-            .map(|(name, (folder, manifest))| (name, Package { folder, manifest }))
-            .collect(),
+            packages: by_version(folders)?,
             kits: load_folder(&root.join("kits"), "kit.toml", |m: &KitManifest| {
                 &m.kit.name
             })?
@@ -388,7 +600,22 @@ impl Definitions {
     pub fn package(&self, name: &Name) -> Result<&Package> {
         self.packages
             .get(name)
-            .with_context(|| format!("there is no package {name} in packages/"))
+            .with_context(|| self.no_such_package(name))
+    }
+
+    /// What is wrong with a name that no package has.
+    fn no_such_package(&self, name: &Name) -> String {
+        let versions: Vec<&str> = self
+            .packages
+            .values()
+            .filter(|package| package.software() == name)
+            .map(|package| package.name().as_str())
+            .collect();
+        if versions.is_empty() {
+            format!("there is no package {name} in packages/")
+        } else {
+            format!("{name} has versions: name one of {}", versions.join(", "))
+        }
     }
 
     /// Names of all variants, dev twins included.
@@ -438,6 +665,11 @@ impl Definitions {
         let mut queue = wanted;
         while let Some(name) = queue.pop() {
             let package = self.package(&name)?;
+            if package.manifest.package.tests_only {
+                bail!(
+                    "no image may have the package {name}: its manifest says that it is for tests only"
+                );
+            }
             if found.insert(name) {
                 queue.extend(package.manifest.package.requires.iter().cloned());
             }
@@ -450,8 +682,9 @@ impl Definitions {
             for required in &package.manifest.package.requires {
                 if !self.packages.contains_key(required) {
                     bail!(
-                        "packages/{}/package.toml requires {required}, but there is no such package",
-                        package.name()
+                        "{} requires {required}, but {}",
+                        package.manifest_path(),
+                        self.no_such_package(required)
                     );
                 }
             }
@@ -461,7 +694,8 @@ impl Definitions {
             for package in &kit.kit.packages {
                 if !self.packages.contains_key(package) {
                     bail!(
-                        "kits/{name}/kit.toml names the package {package}, but there is no such package"
+                        "kits/{name}/kit.toml names the package {package}, but {}",
+                        self.no_such_package(package)
                     );
                 }
             }
@@ -477,7 +711,8 @@ impl Definitions {
             for package in &variant.variant.packages {
                 if !self.packages.contains_key(package) {
                     bail!(
-                        "variants/{name}/variant.toml names the package {package}, but there is no such package"
+                        "variants/{name}/variant.toml names the package {package}, but {}",
+                        self.no_such_package(package)
                     );
                 }
             }
@@ -529,6 +764,59 @@ impl Definitions {
     }
 }
 
+/// The packages that folders make: one each, or one for each version.
+fn by_version(
+    folders: BTreeMap<Name, (PathBuf, PackageManifest)>,
+) -> Result<BTreeMap<Name, Package>> {
+    let mut packages = BTreeMap::new();
+    for (software, (folder, manifest)) in &folders {
+        let describe = || format!("packages/{software}/package.toml is not valid");
+        if let Some(go) = &manifest.go {
+            go.check().with_context(describe)?;
+        }
+        let shared = manifest.go.as_ref().and_then(|go| go.modules_of.as_ref());
+        let modules = match shared {
+            None => folder,
+            Some(other) => match folders.get(other) {
+                Some((folder, _)) => folder,
+                None => bail!(
+                    "packages/{software}/package.toml shares the modules of {other}, but there is no such package"
+                ),
+            },
+        };
+        let mut add = |name: Name, modules: PathBuf| {
+            let package = Package {
+                folder: folder.clone(),
+                manifest: manifest.clone(),
+                modules: manifest.go.is_some().then_some(modules),
+                name: name.clone(),
+            };
+            match packages.insert(name, package) {
+                None => Ok(()),
+                Some(other) => bail!(
+                    "two packages are called {}: a version of {software} and packages/{}",
+                    other.name,
+                    other.software()
+                ),
+            }
+        };
+        let versions = modules.join(VERSIONS);
+        if !versions.is_dir() {
+            add(software.clone(), modules.clone())?;
+            continue;
+        }
+        let list = || format!("cannot list {}", versions.display());
+        for entry in fs::read_dir(&versions).with_context(list)? {
+            let path = entry.with_context(list)?.path();
+            let version = path.file_name().unwrap_or_default().to_string_lossy();
+            let name = Name::try_from(format!("{software}-{version}"))
+                .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+            add(name, path)?;
+        }
+    }
+    Ok(packages)
+}
+
 /// Reads `<folder>/<name>/<file>` for each sub-folder that has such a file.
 fn load_folder<M: serde::de::DeserializeOwned>(
     folder: &Path,
@@ -572,4 +860,139 @@ fn load_folder<M: serde::de::DeserializeOwned>(
         found.insert(name, (entry.path(), manifest));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Definitions of these files, each at its path.
+    fn load(files: &[(&str, &str)]) -> Result<Definitions> {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Definitions::load(folder.path())
+    }
+
+    fn manifest(name: &str, more: &str) -> String {
+        format!("[package]\nname = '{name}'\ndescription = 'a test'\n{more}")
+    }
+
+    fn variant(packages: &str) -> String {
+        format!(
+            "[variant]\nname = 'v'\ndescription = 'a test'\npackages = {packages}\n\
+             [kernel]\narguments = []\nmodules = []\ninit-modules = []\n"
+        )
+    }
+
+    #[test]
+    fn a_package_with_versions_is_several() {
+        let node = manifest("node", "[go]\ncommands = ['example.org/node']");
+        let plane = manifest(
+            "plane",
+            "tests-only = true\n[go]\ncommands = ['example.org/plane']\nmodules-of = 'node'",
+        );
+        let files = |variant: &str| {
+            load(&[
+                ("packages/node/package.toml", &node),
+                ("packages/node/versions/1.9/go.mod", ""),
+                ("packages/node/versions/1.10/go.mod", ""),
+                ("packages/plane/package.toml", &plane),
+                ("packages/other/package.toml", &manifest("other", "")),
+                ("variants/v/variant.toml", variant),
+            ])
+        };
+        let definitions = files(&variant("['node-1.10', 'other']")).unwrap();
+        let names: Vec<&str> = definitions.packages().map(|p| p.name().as_str()).collect();
+        assert_eq!(
+            names,
+            ["node-1.10", "node-1.9", "other", "plane-1.10", "plane-1.9"]
+        );
+        let plane = definitions.package(&Name("plane-1.9".to_string())).unwrap();
+        assert_eq!(plane.software().as_str(), "plane");
+        assert!(plane.folder.ends_with("packages/plane"));
+        let modules = plane.modules.as_ref().unwrap();
+        assert!(modules.ends_with("packages/node/versions/1.9"));
+        let packages = definitions.variant("v").unwrap().packages;
+        assert_eq!(packages.len(), 2, "{packages:?}");
+
+        let error = files(&variant("['node']")).unwrap_err().to_string();
+        assert!(
+            error.contains("node has versions: name one of node-1.10, node-1.9"),
+            "{error}"
+        );
+        let tests_only = files(&variant("['plane-1.9']")).unwrap();
+        let error = tests_only.variant("v").unwrap_err().to_string();
+        assert!(error.contains("is for tests only"), "{error}");
+    }
+
+    #[test]
+    fn commands_have_names_and_places() {
+        let go: GoOrigin = toml::from_str(
+            "commands = ['example.org/a/cmd/tool', 'example.org/b/v2', \
+             { import = 'example.org/server/v3', path = 'usr/sbin/served' }]\nfolder = 'usr/libexec'",
+        )
+        .unwrap();
+        go.check().unwrap();
+        let places: Vec<String> = go
+            .commands
+            .iter()
+            .map(|command| go.place(command).to_string())
+            .collect();
+        assert_eq!(
+            places,
+            ["usr/libexec/tool", "usr/libexec/b", "usr/sbin/served"]
+        );
+        assert_eq!(go.commands[2].program(), "server");
+    }
+
+    #[test]
+    fn go_tables_are_checked() {
+        let command = "commands = ['example.org/tool']";
+        for (text, expected) in [
+            ("commands = []".to_string(), "names none"),
+            (
+                "commands = ['example.org/a/x', 'example.org/b/x']".to_string(),
+                "are both called x",
+            ),
+            (
+                "commands = ['-exec=evil']".to_string(),
+                "is not the import path",
+            ),
+            (
+                "commands = ['example.org/../x']".to_string(),
+                "is not the import path",
+            ),
+            (
+                format!("{command}\ntags = ['a b']"),
+                "is not a Go build tag",
+            ),
+            (
+                format!("{command}\nstamps = {{ version = '1' }}"),
+                "is not package.variable",
+            ),
+            (
+                format!("{command}\nstamps = {{ 'main.v' = '{{versoin}}' }}"),
+                "none of version, major, minor, date",
+            ),
+            (
+                format!("{command}\nstamps = {{ 'main.v' = 'a -extld=x' }}"),
+                "may have no spaces",
+            ),
+            (format!("{command}\nlink = 'static'"), "unknown field"),
+            (
+                format!("{command}\nmodules-of = 'nobody'"),
+                "there is no such package",
+            ),
+        ] {
+            let manifest = manifest("tool", &format!("[go]\n{text}"));
+            let error = load(&[("packages/tool/package.toml", &manifest)]).unwrap_err();
+            let told = format!("{error:#}");
+            assert!(told.contains(expected), "{expected:?} is not in {told}");
+            assert!(told.contains("packages/tool/package.toml"), "{told}");
+        }
+    }
 }

@@ -71,6 +71,11 @@ impl Project {
         self.folders.data.join("keys")
     }
 
+    /// Where downloads lie, each by what it is or by its hash.
+    pub fn downloads_dir(&self) -> PathBuf {
+        self.folders.cache.join("archives")
+    }
+
     /// Where results of this project go.
     pub fn build_dir(&self) -> PathBuf {
         self.root.join("build")
@@ -114,6 +119,9 @@ pub struct Config {
     pub debian: Debian,
     /// Sets of Debian packages that run on the workstation, by name.
     pub toolchains: BTreeMap<String, ToolchainPackages>,
+    /// What Go programs are built with.
+    #[serde(default)]
+    pub go: GoConfig,
     /// The store of build outputs.
     #[serde(default)]
     pub store: StoreConfig,
@@ -175,6 +183,16 @@ pub struct ToolchainPackages {
     /// Packages left out though something depends on them.
     #[serde(default)]
     pub exclude: Vec<String>,
+}
+
+/// The `[go]` table.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct GoConfig {
+    /// Hashes of Go's toolchains, in the form of go.sum: version → workstation →
+    /// hash of the module that has the toolchain.
+    #[serde(default)]
+    pub toolchains: BTreeMap<String, BTreeMap<Arch, String>>,
 }
 
 /// The `[store]` table.
@@ -255,6 +273,11 @@ impl Arch {
             Self::X86_64 => "amd64",
             Self::Aarch64 => "arm64",
         }
+    }
+
+    /// Go's name of it.
+    pub fn go(self) -> &'static str {
+        self.debian()
     }
 
     /// The folder of its libraries below `/usr/lib`.

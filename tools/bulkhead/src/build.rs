@@ -2,19 +2,25 @@
 
 use crate::image_choice::ImageChoice;
 use anyhow::{Context, Result};
-use buildsys::image;
+use buildsys::lock::FetchOptions;
+use buildsys::manifest::Name;
 use buildsys::progress::Progress;
 use buildsys::project::Project;
+use buildsys::{image, package};
+use std::collections::BTreeMap;
 
 /// Arguments of `build`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     image: ImageChoice,
+    /// Build this package instead of an image, and print the folder with its files.
+    #[arg(long, value_name = "NAME", conflicts_with = "variant", value_parser = name)]
+    package: Vec<Name>,
     /// Fail where the lock would have to change.
     #[arg(long)]
     locked: bool,
-    /// Print the image's description as JSON.
+    /// Print JSON: the image's description, or the folders of packages.
     #[arg(long)]
     json: bool,
 }
@@ -23,6 +29,9 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let project = Project::find()?;
     let progress = Progress::new();
+    if !args.package.is_empty() {
+        return build_packages(&project, &args, &progress);
+    }
     let image = image::build(&project, &args.image.request(args.locked), &progress)?;
     if args.json {
         let text = serde_json::to_string_pretty(&image.description).context("cannot write JSON")?;
@@ -35,5 +44,29 @@ pub fn run(args: Args) -> Result<()> {
         image.description.variant, image.description.version
     );
     println!("{}", image.folder.display());
+    Ok(())
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    Name::try_from(text.to_string())
+}
+
+fn build_packages(project: &Project, args: &Args, progress: &Progress) -> Result<()> {
+    let options = FetchOptions {
+        locked: args.locked,
+    };
+    let trees = package::build(project, &args.package, args.image.arch, options, progress)?;
+    if args.json {
+        let folders: BTreeMap<&str, _> = trees
+            .iter()
+            .map(|tree| (tree.name.as_str(), tree.path()))
+            .collect();
+        let text = serde_json::to_string_pretty(&folders).context("cannot write JSON")?;
+        println!("{text}");
+    } else {
+        trees
+            .iter()
+            .for_each(|tree| println!("{}", tree.path().display()));
+    }
     Ok(())
 }

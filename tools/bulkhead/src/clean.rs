@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use buildsys::progress;
 use buildsys::project::Project;
-use buildsys::recipe::cargo;
+use buildsys::recipe::{cache, cargo, go};
 use buildsys::store::{self, Store};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ fn clean(project: &Project, all: bool) -> Result<Report> {
         bytes: 0,
         in_use: 0,
     };
-    let (build, cache) = (project.build_dir(), project.cache_dir());
+    let (build, user) = (project.build_dir(), project.cache_dir());
     // A running machine or scenario holds the lock of its folder.
     for (part, lock) in [("run", "run.lock"), ("scenarios", "scenarios/lock")] {
         if build.join(part).exists() {
@@ -87,9 +87,10 @@ fn clean(project: &Project, all: bool) -> Result<Report> {
     ] {
         report.remove(what, &build.join(part))?;
     }
-    let targets = cargo::targets_dir(&cache);
-    let freed = cargo::clean(&targets).context("cannot remove the compiler's caches")?;
-    report.freed("compiler caches", targets, freed);
+    for caches in [cargo::targets_dir(&user), go::caches_dir(&user)] {
+        let freed = cache::clean(&caches).context("cannot remove the compilers' caches")?;
+        report.freed("compiler caches", caches, freed);
+    }
     if all {
         let folder = project.store_dir();
         if folder.exists() {
@@ -99,7 +100,7 @@ fn clean(project: &Project, all: bool) -> Result<Report> {
             report.freed("store", folder, freed);
         }
         for part in ["archives", "indexes", "firmware"] {
-            report.remove("downloads", &cache.join(part))?;
+            report.remove("downloads", &user.join(part))?;
         }
     }
     Ok(report)

@@ -65,11 +65,13 @@ fn print_description(image: &Description) {
     for (path, digest) in &image.authenticode {
         println!("  {path:44} {digest}");
     }
-    println!("packages      {}", image.packages.len());
-    for package in &image.packages {
-        println!(
-            "  {:28} {:32} {}",
-            package.name, package.version, package.source
-        );
+    for (title, lines) in [
+        ("packages", &image.packages),
+        ("Go modules", &image.go_modules),
+    ] {
+        println!("{title:13} {}", lines.len());
+        for line in lines {
+            println!("  {:28} {:32} {}", line.name, line.version, line.source);
+        }
     }
 }

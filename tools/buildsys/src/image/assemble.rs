@@ -7,10 +7,11 @@ use super::modules::ModuleIndex;
 use crate::check;
 use crate::executor::run_logged;
 use crate::keys::Keys;
-use crate::manifest::{Package, Variant};
+use crate::manifest::{Name, Package, Variant};
 use crate::progress::Task;
 use crate::project::Arch;
 use crate::recipe::files;
+use crate::recipe::go::buildinfo::BuildInfo;
 use crate::rootfs::{Content, Rootfs};
 use crate::sdk::Toolchain;
 use crate::selinux::{self, FileContexts, FileKind};
@@ -61,6 +62,8 @@ pub struct BuiltPackage<'a> {
     pub tree: PathBuf,
     /// Archives that it was taken from.
     pub archives: Vec<crate::lock::LockedArchive>,
+    /// The Go module that its programs are of, and the version.
+    pub module: Option<(String, String)>,
 }
 
 impl Ingredients<'_> {
@@ -140,6 +143,7 @@ impl Ingredients<'_> {
             },
             settings_schema_sha256: hex::encode(Sha256::digest(schema)),
             packages: self.package_lines(),
+            go_modules: go_module_lines(&root)?,
             ..Description::default()
         };
         description.add_digests(&esp_files)?;
@@ -424,12 +428,20 @@ impl Ingredients<'_> {
         Ok(())
     }
 
+    /// The packages: ours by name, what was taken from Debian by binary package.
     fn package_lines(&self) -> Vec<PackageLine> {
         let mut lines = Vec::new();
         for built in &self.packages {
-            if built.package.manifest.cargo.is_some() || built.archives.is_empty() {
+            let name = built.package.software().to_string();
+            if let Some((module, version)) = &built.module {
                 lines.push(PackageLine {
-                    name: built.package.name().to_string(),
+                    name,
+                    version: version.trim_start_matches('v').to_string(),
+                    source: module.clone(),
+                });
+            } else if built.package.manifest.cargo.is_some() || built.archives.is_empty() {
+                lines.push(PackageLine {
+                    name,
                     version: self.version.to_string(),
                     source: "bulkhead".to_string(),
                 });
@@ -444,6 +456,35 @@ impl Ingredients<'_> {
         lines.dedup();
         lines
     }
+}
+
+/// What Go programs of the image say that they were built from: the modules, and Go
+/// itself, each with the package whose programs have it.
+fn go_module_lines(root: &Rootfs) -> Result<Vec<PackageLine>> {
+    let mut lines = Vec::new();
+    for (path, entry) in root.iter() {
+        let Some(bytes) = entry.read()? else { continue };
+        if !bytes.starts_with(b"\x7fELF") {
+            continue;
+        }
+        let info = BuildInfo::read(&bytes).with_context(|| format!("cannot read /{path}"))?;
+        let Some(info) = info else { continue };
+        let package = entry.package.as_ref().map(Name::to_string);
+        let go = ("go".to_string(), info.go);
+        lines.extend(
+            info.modules
+                .into_iter()
+                .chain([go])
+                .map(|(name, version)| PackageLine {
+                    name,
+                    version: version.trim_start_matches('v').to_string(),
+                    source: package.clone().unwrap_or_default(),
+                }),
+        );
+    }
+    lines.sort();
+    lines.dedup();
+    Ok(lines)
 }
 
 /// Adds a document to Bulkhead's own data in the image.

@@ -137,13 +137,13 @@ pub fn config_files(packages: &[&Package]) -> Result<Catalog> {
         for config in &package.manifest.config {
             let Some(template) = config.template.strip_prefix("templates/") else {
                 bail!(
-                    "packages/{}/package.toml: the template {:?} must lie in templates/",
-                    package.name(),
+                    "{}: the template {:?} must lie in templates/",
+                    package.manifest_path(),
                     config.template
                 );
             };
             let mut file = config.clone();
-            file.template = format!("/{SHARE}/templates/{}/{template}", package.name());
+            file.template = format!("/{SHARE}/templates/{}/{template}", package.software());
             catalog.files.push(file);
         }
     }

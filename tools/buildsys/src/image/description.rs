@@ -45,6 +45,9 @@ pub struct Description {
     pub settings_schema_sha256: String,
     /// What it contains, by name.
     pub packages: Vec<PackageLine>,
+    /// What its Go programs are linked from: modules, and the release of Go.
+    #[serde(default)]
+    pub go_modules: Vec<PackageLine>,
 }
 
 /// Sizes in bytes, but for the number of files.
@@ -67,11 +70,12 @@ pub struct Sizes {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct PackageLine {
-    /// Name of the binary package.
+    /// Name of the binary package, or of a Go module.
     pub name: String,
     /// Its version.
     pub version: String,
-    /// The source package that it was built from.
+    /// The source package or module that it was built from; of a Go module, the
+    /// package whose programs have it.
     pub source: String,
 }
 

@@ -121,11 +121,13 @@ fn sorted(list: &[String]) -> Vec<String> {
 /// The `[debian]` tables of all manifests, with the file that each is from.
 fn debian_origins(project: &Project) -> Result<Vec<(String, DebianOrigin)>> {
     let definitions = Definitions::load(&project.root)?;
-    Ok(definitions
+    // Versions of one package have the same manifest.
+    let origins: BTreeMap<String, DebianOrigin> = definitions
         .packages()
         .filter_map(|package| {
             let origin = package.manifest.debian.clone()?;
-            Some((format!("packages/{}/package.toml", package.name()), origin))
+            Some((package.manifest_path(), origin))
         })
-        .collect())
+        .collect();
+    Ok(origins.into_iter().collect())
 }

@@ -15,11 +15,12 @@
 //! The target folder is a cache: it makes a small change cheap and leaves no
 //! trace in what comes out.
 
+use super::cache::CacheFolder;
 use crate::executor::{JobContext, run_logged};
 use crate::manifest::{Definitions, Linkage};
 use crate::project::Arch;
 use crate::sdk::Toolchain;
-use crate::store::{self, Entry, Freed, Key, KeyBuilder, Store};
+use crate::store::{self, Entry, Key, KeyBuilder, Store};
 use anyhow::{Context, Result, bail, ensure};
 use sandbox::{Network, Sandbox, Stdio};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,7 +29,6 @@ use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, SystemTime};
 use toml::{Table, Value};
 
 /// Changes when the same sources must give other programs.
@@ -40,8 +40,6 @@ const PROFILE: &str = "host";
 /// A target folder larger than this is started afresh: cargo never removes what
 /// it does not need any more.
 const TARGET_LIMIT: u64 = 6 << 30;
-/// Target folders of toolchains that nobody has used for so long go.
-const TARGET_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Programs that are linked alike, and therefore built together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +122,7 @@ impl ProgramSet {
         let crates = vendor(context, source, store)?;
         store.build(&key, |staging| match cache {
             Some(cache) => {
-                let folder = TargetFolder::open(cache, toolchain, self.link)?;
+                let folder = target_folder(cache, toolchain, self.link)?;
                 self.compile(
                     context,
                     source,
@@ -847,70 +845,16 @@ fn check_lock(before: &str, after: &str) -> Result<()> {
     Ok(())
 }
 
-/// A cached target folder, locked. Each set has its own: another set's sources
-/// differ, and its flags may.
-struct TargetFolder {
-    path: PathBuf,
-    _lock: File,
-}
-
-impl TargetFolder {
-    fn open(cache: &Path, toolchain: &Toolchain, link: Linkage) -> Result<Self> {
-        let name = format!("{}-{}", toolchain.key(), format!("{link:?}").to_lowercase());
-        let path = cache.join(name);
-        let lock = store::lock_exclusive(&path.join("lock"))?;
-        lock.set_modified(SystemTime::now())
-            .with_context(|| format!("cannot note the use of {}", path.display()))?;
-        remove_old(cache)?;
-        let target = path.join("target");
-        if target.exists() && store::tree_size(&target)? > TARGET_LIMIT {
-            store::remove_tree(&target)?;
-        }
-        Ok(Self { path, _lock: lock })
-    }
-}
-
 /// Where target folders lie in the user's cache folder.
 pub fn targets_dir(cache: &Path) -> PathBuf {
     cache.join("cargo-target")
 }
 
-/// Removes all target folders in `targets` that no running build uses.
-pub fn clean(targets: &Path) -> Result<Freed> {
-    remove_targets(targets, |_| true)
-}
-
-/// Removes target folders that have not been used for long.
-fn remove_old(targets: &Path) -> Result<()> {
-    let is_old = |lock: &Path| {
-        let used = fs::metadata(lock).and_then(|metadata| metadata.modified());
-        used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age > TARGET_AGE))
-    };
-    remove_targets(targets, is_old).map(drop)
-}
-
-fn remove_targets(targets: &Path, goes: impl Fn(&Path) -> bool) -> Result<Freed> {
-    let mut freed = Freed::default();
-    let list = || format!("cannot list {}", targets.display());
-    let entries = match fs::read_dir(targets) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(freed),
-        other => other.with_context(list)?,
-    };
-    for entry in entries {
-        let folder = entry.with_context(list)?.path();
-        let lock = folder.join("lock");
-        if !goes(&lock) {
-            continue;
-        }
-        let Some(_lock) = store::try_lock_exclusive(&lock)? else {
-            freed.in_use += 1;
-            continue;
-        };
-        freed.entries += 1;
-        freed.bytes += store::tree_size(&folder)?;
-        store::remove_tree(&folder)?;
-    }
-    Ok(freed)
+/// A cached target folder. Each set has its own: another set's sources differ, and
+/// its flags may.
+fn target_folder(cache: &Path, toolchain: &Toolchain, link: Linkage) -> Result<CacheFolder> {
+    let name = format!("{}-{}", toolchain.key(), format!("{link:?}").to_lowercase());
+    CacheFolder::open(cache, &name, "target", TARGET_LIMIT)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Besides what `[files]` lists, some sub-folders have a fixed place in the
 //! image, so that a unit or a template is never listed twice.
 
-use crate::manifest::Package;
+use crate::manifest::{Package, VERSIONS};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -31,7 +31,7 @@ const BUILD_INPUTS: [&str; 1] = ["selinux"];
 /// Copies the package's own files into `out` and makes its links and folders.
 pub fn install(package: &Package, out: &Path) -> Result<()> {
     let files = &package.manifest.files;
-    for (from, to) in fixed_places(package.name().as_str()) {
+    for (from, to) in fixed_places(package.software().as_str()) {
         let folder = package.folder.join(from);
         if folder.is_dir() {
             copy_tree(&folder, &out.join(to))?;
@@ -61,10 +61,18 @@ pub fn install(package: &Package, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Every file of the package's folder that its key must cover, sorted.
+/// Every file of the package's folder that its key must cover, sorted. Lists of Go
+/// modules are not among them: the key of the programs built from them covers those
+/// of the right version.
 pub fn inputs(package: &Package) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     collect(&package.folder, &mut found)?;
+    let is_of_modules = |path: &Path| {
+        ["go.mod", "go.sum", VERSIONS]
+            .iter()
+            .any(|name| path.starts_with(package.folder.join(name)))
+    };
+    found.retain(|path| package.modules.is_none() || !is_of_modules(path));
     found.sort();
     Ok(found)
 }

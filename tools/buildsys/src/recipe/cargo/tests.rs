@@ -3,6 +3,7 @@ use crate::progress::Progress;
 use object::Endianness;
 use object::elf;
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
+use std::time::SystemTime;
 use tempfile::TempDir;
 
 /// A workspace with a program, a library that it uses, and what it does not use.

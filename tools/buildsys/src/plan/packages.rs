@@ -1,0 +1,456 @@
+//! The packages that are wanted: their keys, and making those that the store lacks.
+//!
+//! Every package has a key, the hash of all that its tree is made from. What is made
+//! and in which order is one graph of jobs: toolchains, programs, packages.
+
+use super::TOOLCHAIN;
+use crate::executor::{self, JobContext, Node};
+use crate::fetch::Fetcher;
+use crate::image::assemble::BuiltPackage;
+use crate::lock::{self, FetchOptions, Lock, LockedArchive, Want};
+use crate::manifest::{Definitions, Linkage, Name, Package};
+use crate::progress::Progress;
+use crate::project::{Arch, Project};
+use crate::recipe::cargo::{self, ProgramSet, Source};
+use crate::recipe::go::{self, GoPrograms};
+use crate::recipe::{debian, files};
+use crate::sdk::{self, Toolchain};
+use crate::store::{Entry, Key, KeyBuilder, Store};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// Changes when the same inputs must give another result.
+pub(super) const RECIPE_VERSION: &str = "2";
+
+/// Packages that are to be built.
+pub struct Packages<'a> {
+    arch: Arch,
+    packages: Vec<PlannedPackage<'a>>,
+    programs: Vec<PlannedPrograms>,
+    /// Whether the toolchain is wanted though no package needs it.
+    with_toolchain: bool,
+}
+
+/// Programs of this workspace that are built together.
+struct PlannedPrograms {
+    set: ProgramSet,
+    source: Source,
+    key: Key,
+}
+
+/// One package of the plan.
+struct PlannedPackage<'a> {
+    package: &'a Package,
+    archives: Vec<LockedArchive>,
+    go: Option<(GoPrograms, Key)>,
+    key: Key,
+}
+
+/// What [`Packages::build`] has made.
+pub struct Built<'a> {
+    /// The packages and their trees.
+    pub packages: Vec<BuiltPackage<'a>>,
+    /// The toolchain, where it was needed or asked for.
+    pub toolchain: Option<Toolchain>,
+    /// Keeps the trees in the store.
+    pub entries: Vec<Entry>,
+}
+
+/// What the jobs of a build hand to each other.
+struct Made {
+    toolchain: Mutex<Option<Toolchain>>,
+    go: Mutex<Option<Toolchain>>,
+    programs: Mutex<Vec<Option<Entry>>>,
+    go_programs: Mutex<Vec<Option<Entry>>>,
+    trees: Mutex<Vec<Option<Entry>>>,
+}
+
+impl<'a> Packages<'a> {
+    /// Computes the keys of the packages `names`.
+    pub fn new(
+        project: &Project,
+        definitions: &'a Definitions,
+        names: &[Name],
+        arch: Arch,
+        lock: &Lock,
+    ) -> Result<Self> {
+        let packages: Vec<&Package> = names
+            .iter()
+            .map(|name| definitions.package(name))
+            .collect::<Result<_>>()?;
+        let wanted = |set: &ProgramSet| packages.iter().any(|p| has_program_of(p, set.link));
+        let mut programs = Vec::new();
+        for set in cargo::program_sets(definitions) {
+            if wanted(&set) {
+                let source = set.source(&project.root)?;
+                let key = set.key(&source, &Toolchain::key_of(lock, TOOLCHAIN)?, arch);
+                programs.push(PlannedPrograms { set, source, key });
+            }
+        }
+        let packages = packages
+            .into_iter()
+            .map(|package| PlannedPackage::new(project, package, arch, lock, &programs))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            arch,
+            packages,
+            programs,
+            with_toolchain: false,
+        })
+    }
+
+    /// Asks for the toolchain too.
+    #[must_use]
+    pub fn with_toolchain(mut self) -> Self {
+        self.with_toolchain = true;
+        self
+    }
+
+    /// The packages' names and keys.
+    pub fn keys(&self) -> impl Iterator<Item = (&Name, &Key)> {
+        self.packages
+            .iter()
+            .map(|planned| (planned.package.name(), &planned.key))
+    }
+
+    /// For which processor.
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    fn needs_toolchain(&self) -> bool {
+        self.with_toolchain || !self.programs.is_empty()
+    }
+
+    /// Downloads what the store cannot give. Returns whether the lock had to be
+    /// changed, since a mirror no longer has what it names.
+    pub fn fetch(
+        &self,
+        project: &Project,
+        lock: &mut Lock,
+        store: &Store,
+        locked: bool,
+        progress: &Progress,
+    ) -> Result<bool> {
+        let mut toolchains = Vec::new();
+        if self.needs_toolchain() {
+            toolchains.push(TOOLCHAIN);
+        }
+        let mut wanted = Vec::new();
+        for planned in &self.packages {
+            if store.get(&planned.key)?.is_some() {
+                continue;
+            }
+            let archives = planned.archives.iter();
+            wanted.extend(archives.map(|archive| Want::Package(archive.asked_name(), self.arch)));
+            if let Some((_, key)) = &planned.go
+                && !toolchains.contains(&go::TOOLCHAIN)
+                && store.get(key)?.is_none()
+            {
+                toolchains.push(go::TOOLCHAIN);
+            }
+        }
+        for name in toolchains {
+            if store.get(&Toolchain::key_of(lock, name)?)?.is_none() {
+                wanted.push(Want::Toolchain(name, sdk::workstation()?));
+            }
+        }
+        let changes =
+            lock::fetch_locked(project, lock, &wanted, FetchOptions { locked }, progress)?;
+        Ok(!changes.is_empty())
+    }
+
+    /// Builds every package that the store does not have.
+    pub fn build(
+        &self,
+        project: &Project,
+        lock: &Lock,
+        store: &Store,
+        logs: &Path,
+        progress: &Progress,
+    ) -> Result<Built<'a>> {
+        let fetcher = Fetcher::new(project, progress)?;
+        let targets = cargo::targets_dir(&project.cache_dir());
+        let go_caches = go::caches_dir(&project.cache_dir());
+        let made = Made {
+            toolchain: Mutex::new(None),
+            go: Mutex::new(None),
+            programs: Mutex::new(vec![None; self.programs.len()]),
+            go_programs: Mutex::new(vec![None; self.packages.len()]),
+            trees: Mutex::new(vec![None; self.packages.len()]),
+        };
+        let prepare =
+            |name: &'static str| Toolchain::prepare(project, lock, name, store, &fetcher, progress);
+
+        // Toolchains come first, then programs; packages come after, and wait only for
+        // programs they have.
+        let mut graph: Vec<Node<'_>> = Vec::new();
+        if self.needs_toolchain() {
+            let (made, prepare) = (&made, &prepare);
+            graph.push(Node {
+                name: TOOLCHAIN.into(),
+                depends: vec![],
+                job: Box::new(move |_: &JobContext| {
+                    *hold(&made.toolchain) = Some(prepare(TOOLCHAIN)?);
+                    Ok(())
+                }),
+            });
+        }
+        let first_set = graph.len();
+        for (index, planned) in self.programs.iter().enumerate() {
+            let (made, targets) = (&made, &targets);
+            graph.push(Node {
+                name: format!(
+                    "programs-{}",
+                    format!("{:?}", planned.set.link).to_lowercase()
+                ),
+                depends: vec![0],
+                job: Box::new(move |context: &JobContext| {
+                    let toolchain = hold(&made.toolchain)
+                        .clone()
+                        .context("the toolchain is missing")?;
+                    let entry = planned.set.build(
+                        context,
+                        &planned.source,
+                        &toolchain,
+                        self.arch,
+                        store,
+                        Some(targets),
+                    )?;
+                    hold(&made.programs)[index] = Some(entry);
+                    Ok(())
+                }),
+            });
+        }
+        let go_jobs = self.add_go_jobs(&mut graph, project, store, &made, &prepare, &go_caches)?;
+        for (index, planned) in self.packages.iter().enumerate() {
+            let (made, fetcher) = (&made, &fetcher);
+            let mut depends: Vec<usize> = sets_of(planned.package, &self.programs)
+                .into_iter()
+                .map(|set| first_set + set)
+                .collect();
+            depends.extend(go_jobs[index]);
+            graph.push(Node {
+                name: planned.package.name().to_string(),
+                depends,
+                job: Box::new(move |_: &JobContext| {
+                    let entry = store.build(&planned.key, |staging| {
+                        let programs = hold(&made.programs).clone();
+                        let go = hold(&made.go_programs)[index].clone();
+                        planned.make(self, fetcher, &programs, go.as_ref(), staging)
+                    })?;
+                    hold(&made.trees)[index] = Some(entry);
+                    Ok(())
+                }),
+            });
+        }
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        executor::execute(graph, cores, logs, progress)?;
+
+        let entries: Vec<Entry> = hold(&made.trees).iter().flatten().cloned().collect();
+        let packages = self
+            .packages
+            .iter()
+            .zip(&entries)
+            .map(|(planned, entry)| BuiltPackage {
+                package: planned.package,
+                tree: entry.path().to_path_buf(),
+                archives: planned.archives.clone(),
+                module: planned.module(),
+            })
+            .collect();
+        let toolchain = hold(&made.toolchain).clone();
+        Ok(Built {
+            packages,
+            toolchain,
+            entries,
+        })
+    }
+
+    /// Adds jobs for the Go programs that are still to be built, and gives for each
+    /// package the job that it waits for.
+    ///
+    /// They run one after the other: each keeps all cores busy by itself, needs much
+    /// memory, and finds in Go's cache what the ones before have compiled.
+    fn add_go_jobs<'b>(
+        &'b self,
+        graph: &mut Vec<Node<'b>>,
+        project: &'b Project,
+        store: &'b Store,
+        made: &'b Made,
+        prepare: &'b (dyn Fn(&'static str) -> Result<Toolchain> + Sync),
+        caches: &'b Path,
+    ) -> Result<Vec<Option<usize>>> {
+        let mut jobs = vec![None; self.packages.len()];
+        let mut before: Option<usize> = None;
+        for (index, planned) in self.packages.iter().enumerate() {
+            let Some((programs, key)) = &planned.go else {
+                continue;
+            };
+            if store.get(&planned.key)?.is_some() {
+                continue;
+            }
+            if let Some(entry) = store.get(key)? {
+                hold(&made.go_programs)[index] = Some(entry);
+                continue;
+            }
+            let toolchain = *before.get_or_insert_with(|| {
+                graph.push(Node {
+                    name: format!("toolchain-{}", go::TOOLCHAIN),
+                    depends: vec![],
+                    job: Box::new(move |_: &JobContext| {
+                        *hold(&made.go) = Some(prepare(go::TOOLCHAIN)?);
+                        Ok(())
+                    }),
+                });
+                graph.len() - 1
+            });
+            graph.push(Node {
+                name: format!("{}-programs", planned.package.name()),
+                depends: vec![toolchain],
+                job: Box::new(move |context: &JobContext| {
+                    let base = hold(&made.go).clone().context("the toolchain is missing")?;
+                    let entry = programs.build(context, project, &base, store, Some(caches))?;
+                    hold(&made.go_programs)[index] = Some(entry);
+                    Ok(())
+                }),
+            });
+            let job = graph.len() - 1;
+            (jobs[index], before) = (Some(job), Some(job));
+        }
+        Ok(jobs)
+    }
+}
+
+impl<'a> PlannedPackage<'a> {
+    fn new(
+        project: &Project,
+        package: &'a Package,
+        arch: Arch,
+        lock: &Lock,
+        programs: &[PlannedPrograms],
+    ) -> Result<Self> {
+        let mut key = KeyBuilder::new("package")
+            .field("recipe", RECIPE_VERSION)
+            .field("arch", arch.as_str());
+        for input in files::inputs(package)? {
+            let name = input.strip_prefix(&package.folder).unwrap_or(&input);
+            key = key.file(&name.to_string_lossy(), &input)?;
+        }
+        let mut archives = Vec::new();
+        if let Some(debian) = &package.manifest.debian {
+            for name in debian.take_on(arch).keys() {
+                let archive = lock
+                    .package(name, arch)
+                    .with_context(|| format!("{} takes files from it", package.manifest_path()))?;
+                key = key.field(name, archive.sha256.to_string());
+                archives.push(archive.clone());
+            }
+        }
+        for set in sets_of(package, programs) {
+            key = key.key("programs", &programs[set].key);
+        }
+        let mut go = None;
+        if let Some(programs) = GoPrograms::read(project, package, arch)? {
+            let own = programs.key(&Toolchain::key_of(lock, go::TOOLCHAIN)?)?;
+            key = key.key("go", &own);
+            go = Some((programs, own));
+        }
+        Ok(Self {
+            package,
+            archives,
+            go,
+            key: key.finish(),
+        })
+    }
+
+    /// The Go module that the package is of, and its version.
+    fn module(&self) -> Option<(String, String)> {
+        let (programs, _) = self.go.as_ref()?;
+        let (module, version) = programs.version().ok()?;
+        Some((module.to_string(), version.to_string()))
+    }
+
+    /// Makes the package's tree in the folder `out`.
+    fn make(
+        &self,
+        plan: &Packages<'_>,
+        fetcher: &Fetcher,
+        programs: &[Option<Entry>],
+        go: Option<&Entry>,
+        out: &Path,
+    ) -> Result<()> {
+        let making = || format!("cannot build the package {}", self.package.name());
+        if let Some(debian) = &self.package.manifest.debian {
+            let patterns = debian.take_on(plan.arch);
+            for archive in &self.archives {
+                let path = fetcher.archive_path(archive);
+                debian::take(
+                    archive.asked_name(),
+                    &path,
+                    &patterns[archive.asked_name()],
+                    out,
+                )
+                .with_context(making)?;
+            }
+        }
+        for program in self
+            .package
+            .manifest
+            .cargo
+            .iter()
+            .flat_map(|origin| &origin.programs)
+        {
+            let set = plan
+                .programs
+                .iter()
+                .position(|planned| planned.set.link == program.link);
+            let built = set.and_then(|set| programs[set].as_ref());
+            let built = built
+                .context("its programs were not built")
+                .with_context(making)?;
+            let source = built.path().join(program.crate_name.as_str());
+            copy_program(&source, &out.join(program.path.as_str())).with_context(making)?;
+        }
+        if let Some(origin) = &self.package.manifest.go {
+            let built = go
+                .context("its programs were not built")
+                .with_context(making)?;
+            for command in &origin.commands {
+                let source = built.path().join(command.program());
+                copy_program(&source, &out.join(origin.place(command).as_str()))
+                    .with_context(making)?;
+            }
+        }
+        files::install(self.package, out).with_context(making)
+    }
+}
+
+fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().unwrap_or(to);
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    Ok(())
+}
+
+/// Indices of the sets that have programs of `package`.
+fn sets_of(package: &Package, programs: &[PlannedPrograms]) -> Vec<usize> {
+    (0..programs.len())
+        .filter(|set| has_program_of(package, programs[*set].set.link))
+        .collect()
+}
+
+/// Whether the package has a program of the workspace that is linked so.
+fn has_program_of(package: &Package, link: Linkage) -> bool {
+    let origin = package.manifest.cargo.iter();
+    origin
+        .flat_map(|origin| &origin.programs)
+        .any(|program| program.link == link)
+}
+
+/// Locks a mutex; a job that has failed cannot have left half a value.
+fn hold<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
