@@ -3,6 +3,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What is loaded when every drive that reads discs is there; see
+/// `user-data-drivers.service`.
+const DISC_DRIVER: &str = "sys/module/sr_mod/initstate";
+/// How long that is waited for. A machine with slow controllers takes some seconds.
+pub const DISC_PATIENCE: Duration = Duration::from_secs(5);
+const DISC_PERIOD: Duration = Duration::from_millis(10);
 
 /// A disk or a partition.
 #[derive(Clone, Debug)]
@@ -20,6 +29,21 @@ pub struct Device {
     pub is_removable: bool,
     /// Whether nothing but the kernel's memory or other devices is behind it.
     pub is_virtual: bool,
+}
+
+/// Waits until the drives that read discs are there, which are looked for while the
+/// machine boots. Whoever has none goes on after [`DISC_PATIENCE`].
+pub fn await_discs(root: &Path, patience: Duration) {
+    let started = Instant::now();
+    let is_there = || fs::read_to_string(root.join(DISC_DRIVER)).is_ok_and(|s| s.trim() == "live");
+    // A folder without modules is not a machine that boots.
+    while root.join("sys/module").exists() && !is_there() {
+        if started.elapsed() > patience {
+            tracing::warn!("no driver for discs was loaded; none is looked at");
+            return;
+        }
+        thread::sleep(DISC_PERIOD);
+    }
 }
 
 /// All of them, by name.
@@ -107,6 +131,24 @@ pub mod tests {
         }
         symlink(&folder, blocks.join(name)).expect("a link");
         folder
+    }
+
+    #[test]
+    fn the_driver_of_discs_is_waited_for() {
+        let root = tempfile::tempdir().expect("a folder");
+        let long = Duration::from_secs(60);
+        // Nothing boots here.
+        await_discs(root.path(), long);
+        let state = root.path().join(DISC_DRIVER);
+        fs::create_dir_all(state.parent().expect("a parent")).expect("a folder");
+        fs::write(&state, "coming\n").expect("a file");
+        await_discs(root.path(), Duration::from_millis(20));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| await_discs(root.path(), long));
+            thread::sleep(Duration::from_millis(30));
+            assert!(!waiting.is_finished());
+            fs::write(&state, "live\n").expect("a file");
+        });
     }
 
     #[test]

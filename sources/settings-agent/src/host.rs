@@ -22,8 +22,6 @@ pub mod layout {
     pub const USER_DATA_REPORT: &str = "run/bulkhead/user-data.json";
     /// What became of user data when it was last looked at, for later boots.
     pub const KEPT_USER_DATA_REPORT: &str = "var/lib/bulkhead/user-data.json";
-    /// There once user data was taken, for units that are about getting it.
-    pub const USER_DATA_TAKEN: &str = "var/lib/bulkhead/user-data-taken";
     /// There in a boot that user data stops; `preconfigured.target` knows it.
     pub const STOPPED_BY_USER_DATA: &str = "run/bulkhead/stopped-by-user-data";
 }

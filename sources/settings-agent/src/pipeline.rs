@@ -33,23 +33,8 @@ pub fn boot(host: &Host, sources: &[Box<dyn Source>]) -> Result<Booted> {
             anyhow::Error::from(error)
         ));
     }
-    if let Err(error) = mark_taken(host, store.user_data_done()) {
-        tracing::warn!("the next boot prepares to read user data in vain: {error:#}");
-    }
     host.render_all(&store.effective());
     Ok(Booted { store })
-}
-
-/// Leaves a mark if user data is not going to be looked at again, and none otherwise.
-fn mark_taken(host: &Host, is_taken: bool) -> Result<()> {
-    let mark = host.root().join(layout::USER_DATA_TAKEN);
-    match (is_taken, mark.exists()) {
-        (true, false) => sysutil::fs::write_atomic(&mark, b"", 0o644),
-        (false, true) => {
-            fs::remove_file(&mark).with_context(|| format!("remove {}", mark.display()))
-        }
-        (true, true) | (false, false) => Ok(()),
-    }
 }
 
 /// What became of user data: in this boot, or in the one that took it.

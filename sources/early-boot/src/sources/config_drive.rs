@@ -5,12 +5,13 @@
 //! that are made to be plugged in and out are not looked at: whoever can plug one
 //! in should not configure the machine by that.
 
-use crate::block::{Device, devices};
+use crate::block::{DISC_PATIENCE, Device, await_discs, devices};
 use crate::{Source, fat, iso9660};
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
+use std::time::Duration;
 
 const LABEL: &str = "config-2";
 const FILE: [&str; 3] = ["openstack", "latest", "user_data"];
@@ -27,7 +28,12 @@ impl Source for ConfigDrive {
         format!("{LABEL}/{}", FILE.join("/"))
     }
 
+    fn patience(&self) -> Duration {
+        DISC_PATIENCE
+    }
+
     fn read(&self, root: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
+        await_discs(root, DISC_PATIENCE);
         for device in devices(root) {
             if !may_hold_it(&device) {
                 continue;

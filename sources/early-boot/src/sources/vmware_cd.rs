@@ -3,11 +3,12 @@
 //! The first holds the document as it is. The second is an OVF environment, whose
 //! property `user-data` holds it in base64.
 
-use crate::block::devices;
+use crate::block::{DISC_PATIENCE, await_discs, devices};
 use crate::{Source, encoding, iso9660, ovf};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const PLAIN: &str = "user-data";
 /// What vSphere and other tools call the environment, in any case.
@@ -26,7 +27,12 @@ impl Source for VmwareCd {
         format!("{PLAIN} or {}", ENVIRONMENTS[0])
     }
 
+    fn patience(&self) -> Duration {
+        DISC_PATIENCE
+    }
+
     fn read(&self, root: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
+        await_discs(root, DISC_PATIENCE);
         let mut found: Vec<(String, PathBuf)> = Vec::new();
         for device in devices(root).into_iter().filter(|device| device.is_optical) {
             // A drive without a medium, or with one that is no ISO 9660.
