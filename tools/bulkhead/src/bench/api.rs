@@ -2,6 +2,7 @@
 //! the image's root.
 
 use super::Row;
+use super::quota::Quota;
 use anyhow::{Context, Result, ensure};
 use buildsys::signals;
 use serde_json::{Value, json};
@@ -20,6 +21,9 @@ const CHANGES: u32 = 51;
 const COMMITS: u32 = 1000;
 /// Starts of the client, of which the mean is told.
 const CLIENT_STARTS: u32 = 100;
+/// Starts of it with a hundredth of a processor.
+const SLOWED_STARTS: u32 = 11;
+const SLOWED: &str = "apiclient get os, 1 % of a core";
 /// Bytes of settings that make a document a full one.
 const FULL: usize = 512 * 1024;
 /// How long the server may take to answer.
@@ -38,6 +42,10 @@ pub fn measure(emulator: &Emulator, image: &Path, folder: &Path) -> Result<Vec<R
     rows.push(change_one_file(&server, &root)?);
     rows.push(commit_often(&server)?);
     rows.push(start_clients(image, &socket)?);
+    match Quota::new() {
+        Ok(quota) => rows.push(start_slowed_clients(&quota, image, &socket)?),
+        Err(error) => eprintln!("{SLOWED}: left out: {error:#}"),
+    }
     fill(&server.api)?;
     drop(server);
 
@@ -206,6 +214,31 @@ fn start_clients(image: &Path, socket: &Path) -> Result<Row> {
         (ended_children() - cpu) / starts,
         started.elapsed().as_secs_f64() / starts,
     ))
+}
+
+/// The same with a hundredth of a processor, the median of some.
+fn start_slowed_clients(quota: &Quota, image: &Path, socket: &Path) -> Result<Row> {
+    let (cpu, mut walls) = (ended_children(), Vec::new());
+    for _ in 0..SLOWED_STARTS {
+        let started = Instant::now();
+        let child = quota.within(|| {
+            Command::new(image.join("apiclient"))
+                .arg("--socket-path")
+                .arg(socket)
+                .args(["get", "os"])
+                .stdout(Stdio::null())
+                .spawn()
+        })?;
+        let status = child
+            .and_then(|mut child| child.wait())
+            .context("cannot start the image's apiclient")?;
+        ensure!(status.success(), "apiclient get os: {status}");
+        walls.push(started.elapsed().as_secs_f64());
+    }
+    walls.sort_by(f64::total_cmp);
+    let median = walls.get(walls.len() / 2).copied().unwrap_or_default();
+    let cpu = (ended_children() - cpu) / f64::from(SLOWED_STARTS);
+    Ok(Row::time(SLOWED, cpu, median))
 }
 
 /// Fills the document with settings of the user.

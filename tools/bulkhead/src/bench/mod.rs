@@ -3,6 +3,7 @@
 mod api;
 mod boots;
 mod builds;
+mod quota;
 
 use crate::vm;
 use anyhow::{Context, Result};
