@@ -489,16 +489,43 @@ pub struct VariantHeader {
     pub defaults: Vec<String>,
 }
 
-/// The `[kernel]` table.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+/// The `[kernel]` table. A file that is shared has the same lists at its top.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct KernelSection {
+    /// Files with lists that come before those here, relative to `variants/`.
+    pub shared: Vec<String>,
     /// Arguments of the signed command line, after those that the build adds.
     pub arguments: Vec<String>,
     /// Modules that the image has, by name; what they depend on comes along.
     pub modules: Vec<String>,
     /// Modules that `init` loads before the root can be opened, in order.
     pub init_modules: Vec<String>,
+}
+
+impl KernelSection {
+    /// The lists of the files that it shares and its own, in one.
+    fn with_shared(self, variants: &Path) -> Result<Self> {
+        let mut whole = Self::default();
+        let mut add = |lists: Self| {
+            whole.arguments.extend(lists.arguments);
+            whole.modules.extend(lists.modules);
+            whole.init_modules.extend(lists.init_modules);
+        };
+        for file in &self.shared {
+            let path = variants.join(file);
+            let text = fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}, which is shared", path.display()))?;
+            let lists: Self = toml::from_str(&text)
+                .with_context(|| format!("{} is not valid", path.display()))?;
+            if !lists.shared.is_empty() {
+                bail!("{} shares others: only a variant may", path.display());
+            }
+            add(lists);
+        }
+        add(self);
+        Ok(whole)
+    }
 }
 
 /// A package: its manifest and where it lies.
@@ -582,8 +609,14 @@ impl Definitions {
                 |m: &VariantManifest| &m.variant.name,
             )?
             .into_iter()
-            .map(|(name, (_, manifest))| (name, manifest))
-            .collect(),
+            .map(|(name, (_, mut manifest))| {
+                let kernel = std::mem::take(&mut manifest.kernel);
+                manifest.kernel = kernel
+                    .with_shared(&root.join("variants"))
+                    .with_context(|| format!("the kernel of the variant {name}"))?;
+                Ok((name, manifest))
+            })
+            .collect::<Result<_>>()?,
             variants_folder: root.join("variants"),
         };
         definitions.check_references()?;
@@ -993,6 +1026,45 @@ mod tests {
             let told = format!("{error:#}");
             assert!(told.contains(expected), "{expected:?} is not in {told}");
             assert!(told.contains("packages/tool/package.toml"), "{told}");
+        }
+    }
+
+    #[test]
+    fn lists_of_the_kernel_that_are_shared_come_first() {
+        let variant = "[variant]\nname = \"v\"\ndescription = \"d\"\n[kernel]\nshared = [\"shared/a.toml\"]\n\
+                       arguments = [\"own\"]\ninit-modules = [\"last\"]\n";
+        let shared = "arguments = [\"a\"]\nmodules = [\"m\"]\ninit-modules = [\"first\"]\n";
+        let definitions = load(&[
+            ("variants/v/variant.toml", variant),
+            ("variants/shared/a.toml", shared),
+            (
+                "packages/p/package.toml",
+                "[package]\nname = \"p\"\ndescription = \"d\"\n",
+            ),
+            (
+                "kits/k/kit.toml",
+                "[kit]\nname = \"k\"\nversion = \"1\"\ndescription = \"d\"\npackages = []\n",
+            ),
+        ])
+        .unwrap();
+        let kernel = &definitions.variants[&Name::try_from("v".to_string()).unwrap()].kernel;
+        assert_eq!(kernel.arguments, ["a", "own"]);
+        assert_eq!(kernel.modules, ["m"]);
+        assert_eq!(kernel.init_modules, ["first", "last"]);
+        for (text, reason) in [
+            ("modules = 1", "shared/a.toml is not valid"),
+            ("shared = [\"shared/a.toml\"]", "only a variant may"),
+            ("moduls = []", "unknown field"),
+        ] {
+            let error = load(&[
+                ("variants/v/variant.toml", variant),
+                ("variants/shared/a.toml", text),
+            ]);
+            let error = format!("{:#}", error.err().unwrap());
+            assert!(
+                error.contains(reason) && error.contains("the kernel of the variant v"),
+                "{error}"
+            );
         }
     }
 }

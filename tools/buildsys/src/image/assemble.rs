@@ -522,7 +522,7 @@ const POLICY_PACKAGE: &str = "selinux-policy";
 
 /// A signed kernel image must stay below this, so that an EFI system partition
 /// holds several (and so that a loader on slow storage is quick).
-const KERNEL_IMAGE_LIMIT: usize = 20_000_000;
+const KERNEL_IMAGE_LIMIT: usize = 24_000_000;
 
 fn check_kernel_image_size(size: usize) -> Result<()> {
     if size > KERNEL_IMAGE_LIMIT {
