@@ -10,6 +10,7 @@ pub fn add(environment: &mut Environment<'_>) {
     environment.add_function("file", folder::begin);
     environment.add_function("kube_reserved_cpu", reserved::cpu);
     environment.add_function("kube_reserved_memory", reserved::memory);
+    environment.add_function("kube_reserved_storage", reserved::storage);
     environment.add_filter("toml_string", toml_string);
     environment.add_filter("toml_value", toml_value);
     environment.add_filter("env_value", env_value);

@@ -24,6 +24,8 @@ pub struct Os {
     pub arch: String,
     /// Processors of the machine.
     pub cpus: usize,
+    /// Bytes of the file system that `/var` is on; 0 if nobody knows.
+    pub data_bytes: u64,
 }
 
 impl Os {

@@ -23,6 +23,17 @@ pub(crate) fn memory(pods: u32) -> String {
     format!("{}Mi", 255 + 11 * u64::from(pods))
 }
 
+/// Disk that is kept on a node whose data lies on a file system of `size` bytes: a
+/// gibibyte. kubelet does not start where it has less than it keeps, so of a small
+/// disk it is a tenth; 0 stands for a size that nobody knows.
+pub(crate) fn storage(size: u64) -> String {
+    const ENOUGH: u64 = 10 << 30;
+    match size {
+        0 | ENOUGH.. => "1Gi".to_string(),
+        size => format!("{}Mi", (size / 10) >> 20),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +61,20 @@ mod tests {
     fn pods() {
         for (pods, expected) in [(0, "255Mi"), (29, "574Mi"), (58, "893Mi"), (110, "1465Mi")] {
             assert_eq!(memory(pods), expected, "{pods}");
+        }
+    }
+
+    #[test]
+    fn disks() {
+        for (size, expected) in [
+            (0, "1Gi"),
+            (1 << 20, "0Mi"),
+            (510_873_600, "48Mi"),
+            ((10 << 30) - 1, "1023Mi"),
+            (10 << 30, "1Gi"),
+            (u64::MAX, "1Gi"),
+        ] {
+            assert_eq!(storage(size), expected, "{size}");
         }
     }
 }

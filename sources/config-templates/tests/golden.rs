@@ -62,6 +62,7 @@ fn every_file_renders_as_recorded() {
         version_id: "0.1.0".into(),
         arch: "x86_64".into(),
         cpus: 2,
+        data_bytes: 0,
     };
     let golden = repository().join("tests/golden/config");
     let mut cases = 0;
@@ -153,6 +154,7 @@ fn a_node_renders_as_recorded() {
                 version_id: "0.1.0".into(),
                 arch: "x86_64".into(),
                 cpus: 2,
+                data_bytes: 0,
             };
             let packages = repository().join("packages");
             let rendered = render(&catalog.files, &packages, &settings, &os)

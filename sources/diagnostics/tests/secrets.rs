@@ -99,6 +99,7 @@ fn bundle_of(packages: &Path, catalog: &Catalog, planted: &Planted) -> BTreeMap<
         version_id: "0.1.0".into(),
         arch: "x86_64".into(),
         cpus: 1,
+        data_bytes: 0,
     };
     let mut failed = Vec::new();
     render(&catalog.files, packages, &settings, &os)

@@ -194,6 +194,7 @@ impl Host {
             version_id: self.os.version_id.clone(),
             arch: self.os.arch.clone(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            data_bytes: sysutil::fs::size_of(&self.root.join("var")).unwrap_or_default(),
         }
     }
 }

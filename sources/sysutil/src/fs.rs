@@ -67,6 +67,17 @@ fn temporary_name(path: &Path) -> Result<PathBuf> {
     Ok(path.with_file_name(temporary))
 }
 
+/// Bytes of the file system that `path` is on.
+pub fn size_of(path: &Path) -> Result<u64> {
+    let size = nix::sys::statvfs::statvfs(path).with_context(|| {
+        format!(
+            "asking for the size of the file system of {}",
+            path.display()
+        )
+    })?;
+    Ok(size.fragment_size().saturating_mul(size.blocks()))
+}
+
 /// Reads a file that may come from anywhere: more than `limit` bytes are an
 /// error, and no more than that is ever held.
 pub fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
@@ -153,5 +164,13 @@ mod tests {
             read_text_if_present(&folder.path().join("none"), 9).expect("none"),
             None
         );
+    }
+
+    #[test]
+    fn sizes_of_file_systems() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(size_of(folder.path()).expect("a size") > 0);
+        let error = size_of(&folder.path().join("none")).expect_err("no such path");
+        assert!(error.to_string().contains("none"), "{error}");
     }
 }

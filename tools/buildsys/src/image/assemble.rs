@@ -345,6 +345,7 @@ impl Ingredients<'_> {
             version_id: "0.0.0".into(),
             arch: self.arch.to_string(),
             cpus: 1,
+            data_bytes: 0,
         };
         config_templates::check(
             &read("config-files.toml")?,
