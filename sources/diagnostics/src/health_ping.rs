@@ -2,9 +2,10 @@
 //! one is up, and which of its services are not. Off unless the settings name an
 //! address.
 //!
-//! It goes over plain HTTP: the host has no TLS of its own, and a ping that
-//! anybody may read is what an operator's own collector takes.
+//! Over `https` the collector has to have a certificate of somebody whom the host
+//! trusts: of the image's authorities, or of one in `settings.pki`.
 
+use crate::tls;
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
@@ -16,6 +17,8 @@ use serde::Deserialize;
 use sysutil::os_release::OsRelease;
 
 const SETTINGS: &str = "etc/bulkhead/metrics.toml";
+/// Whom the host trusts, with `settings.pki`.
+const TRUSTED: &str = "etc/ssl/certs/ca-certificates.crt";
 /// How long each step of the request may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -83,7 +86,11 @@ fn send(root: &Path, event: &str, show: impl FnOnce(&[String]) -> Result<String>
         ),
         ("failed_services", Some(&failed.join(","))),
     ];
-    get(&target(&settings.url)?, &query(&parameters))
+    get(
+        &target(&settings.url)?,
+        &query(&parameters),
+        &root.join(TRUSTED),
+    )
 }
 
 /// Services that do not run, each with the status that its program ended with.
@@ -115,6 +122,7 @@ fn failed_services(names: &[String], shown: &str) -> Vec<String> {
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
+    is_tls: bool,
     /// As in the address, for the `Host` header.
     authority: String,
     host: String,
@@ -124,14 +132,12 @@ struct Target {
 }
 
 fn target(url: &str) -> Result<Target> {
-    let Some(rest) = url.strip_prefix("http://") else {
-        if url.starts_with("https://") {
-            bail!(
-                "settings.metrics.metrics-url is {url}, and the host sends pings over plain HTTP \
-                 only: name a collector with http://"
-            );
-        }
-        bail!("settings.metrics.metrics-url is {url}, which is no address with http://");
+    let (is_tls, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+        (Some(rest), _) => (true, rest),
+        (None, Some(rest)) => (false, rest),
+        (None, None) => bail!(
+            "settings.metrics.metrics-url is {url}, which is no address with https:// or http://"
+        ),
     };
     let rest = rest.split('#').next().unwrap_or_default();
     let at = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -146,11 +152,12 @@ fn target(url: &str) -> Result<Target> {
         .filter(|at| authority.rfind(']').is_none_or(|bracket| bracket < *at));
     let (host, port) = match port_at {
         Some(at) => (&authority[..at], authority[at + 1..].parse().ok()),
-        None => (authority, Some(80)),
+        None => (authority, Some(if is_tls { 443 } else { 80 })),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = port.filter(|_| !host.is_empty());
     Ok(Target {
+        is_tls,
         authority: authority.to_string(),
         host: host.to_string(),
         port: port.with_context(|| format!("{url} names no host and port"))?,
@@ -183,7 +190,7 @@ fn escape(text: &str) -> String {
 }
 
 /// Sends a `GET` and takes any answer but a refusal.
-fn get(target: &Target, query: &str) -> Result<()> {
+fn get(target: &Target, query: &str, trusted: &Path) -> Result<()> {
     let Target { host, port, .. } = target;
     let connect = || -> Result<TcpStream> {
         let mut last = None;
@@ -195,22 +202,21 @@ fn get(target: &Target, query: &str) -> Result<()> {
         }
         Err(last.map_or_else(|| anyhow::anyhow!("it has no address"), Into::into))
     };
-    let mut stream = connect().with_context(|| format!("connecting to {host} port {port}"))?;
+    let stream = connect().with_context(|| format!("connecting to {host} port {port}"))?;
     let mark = if target.path.contains('?') { '&' } else { '?' };
     let request = format!(
         "GET {}{mark}{query} HTTP/1.1\r\nHost: {}\r\nUser-Agent: bulkhead\r\nConnection: close\r\n\r\n",
         target.path, target.authority
     );
-    let mut exchange = || -> Result<Vec<u8>> {
+    let answer = || -> Result<Vec<u8>> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        stream.write_all(request.as_bytes())?;
-        // The status comes first, and nothing else is of interest.
-        let mut head = Vec::new();
-        (&stream).take(64).read_to_end(&mut head)?;
-        Ok(head)
+        match target.is_tls {
+            true => exchange(tls::connect(stream, host, trusted)?, &request),
+            false => exchange(stream, &request),
+        }
     };
-    let head = exchange().with_context(|| format!("talking to {host} port {port}"))?;
+    let head = answer().with_context(|| format!("talking to {host} port {port}"))?;
     let head = String::from_utf8_lossy(&head);
     let status = head
         .strip_prefix("HTTP/1.")
@@ -220,6 +226,23 @@ fn get(target: &Target, query: &str) -> Result<()> {
         Some(status) => bail!("{host} port {port} answered with status {status}"),
         None => bail!("{host} port {port} does not speak HTTP"),
     }
+}
+
+/// Sends a request and returns how its answer begins. The status comes first, and
+/// nothing else is of interest.
+fn exchange(mut stream: impl Read + Write, request: &str) -> Result<Vec<u8>> {
+    const STATUS_LINE: usize = "HTTP/1.1 200".len();
+    stream.write_all(request.as_bytes())?;
+    stream.flush()?;
+    let mut head = Vec::new();
+    let mut buffer = [0; 64];
+    while head.len() < STATUS_LINE {
+        match stream.read(&mut buffer)? {
+            0 => break,
+            count => head.extend_from_slice(&buffer[..count]),
+        }
+    }
+    Ok(head)
 }
 
 #[cfg(test)]
@@ -322,8 +345,7 @@ mod tests {
         };
         let closed = format!("url = \"http://127.0.0.1:{closed}/\"");
         for (settings, reason) in [
-            ("url = \"https://metrics.example.com/\"", "plain HTTP only"),
-            ("url = \"ftp://x/\"", "no address with http://"),
+            ("url = \"ftp://x/\"", "no address with https:// or http://"),
             ("url = \"http://a:b@x/\"", "login"),
             ("url = \"http://x:y/\"", "no host and port"),
             ("url = \"http:///\"", "no host and port"),
@@ -346,6 +368,51 @@ mod tests {
     }
 
     #[test]
+    fn over_tls_the_collector_is_one_that_the_host_trusts() {
+        let ours = tls::tests::Authority::new();
+        let other = tls::tests::Authority::new();
+        for (trusted, expected) in [
+            (Some(&ours), Ok(())),
+            (Some(&other), Err("invalid peer certificate")),
+            (None, Err("ca-certificates.crt")),
+        ] {
+            let (port, served) = ours.serve("127.0.0.1", b"HTTP/1.1 200 OK\r\n");
+            let root = host(&format!("url = \"https://127.0.0.1:{port}/ping\""));
+            if let Some(trusted) = trusted {
+                let path = root.path().join(TRUSTED);
+                std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+                std::fs::write(path, trusted.certificate()).expect("file");
+            }
+            let sent = send(root.path(), "health-ping", |_| bail!("asked"));
+            match expected {
+                Ok(()) => {
+                    sent.expect("sent");
+                    let request = served.join().expect("served");
+                    assert!(
+                        request.starts_with("GET /ping?sender=bulkhead&"),
+                        "{request}"
+                    );
+                }
+                Err(reason) => {
+                    let error = format!("{:#}", sent.expect_err(reason));
+                    assert!(error.contains(reason), "{error}");
+                }
+            }
+        }
+        // A good certificate of somebody else.
+        let (port, _served) = ours.serve("other.example", b"");
+        let root = host(&format!("url = \"https://127.0.0.1:{port}/ping\""));
+        let path = root.path().join(TRUSTED);
+        std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+        std::fs::write(path, ours.certificate()).expect("file");
+        let error = send(root.path(), "health-ping", |_| bail!("asked")).expect_err("not it");
+        assert!(
+            format!("{error:#}").contains("not valid for name"),
+            "{error:#}"
+        );
+    }
+
+    #[test]
     fn targets() {
         for (url, authority, host, port, path) in [
             ("http://a.example", "a.example", "a.example", 80, "/"),
@@ -356,10 +423,12 @@ mod tests {
                 8080,
                 "/x?y=z",
             ),
+            ("https://a.example/x", "a.example", "a.example", 443, "/x"),
             ("http://[::1]:81", "[::1]:81", "::1", 81, "/"),
             ("http://[fe80::1]?q", "[fe80::1]", "fe80::1", 80, "/?q"),
         ] {
             let expected = Target {
+                is_tls: url.starts_with("https"),
                 authority: authority.into(),
                 host: host.into(),
                 port,

@@ -10,5 +10,6 @@
 mod boot;
 pub mod bundle;
 pub mod health_ping;
+mod tls;
 
 pub use boot::{BootReport, Mark, Phase, Step, boot_report};
