@@ -1,7 +1,42 @@
-//! Discs as platforms make them, for tests here and of whole machines; no program of the
-//! host has it.
+//! User data and discs as platforms make them, for tests here, of other crates and of whole
+//! machines; no program of the host has it.
 
+use crate::Source;
 use crate::iso9660::{FLAG_FOLDER, PRIMARY, SECTOR, SUPPLEMENTARY, TERMINATOR};
+use anyhow::{Result, bail};
+use std::path::Path;
+
+/// A source that holds a given document, or fails for a given reason.
+pub struct Given(Result<Vec<u8>, String>);
+
+impl Given {
+    /// One that holds `bytes`.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(Ok(bytes.into()))
+    }
+
+    /// One that cannot be read.
+    pub fn failing(reason: &str) -> Self {
+        Self(Err(reason.to_string()))
+    }
+}
+
+impl Source for Given {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+
+    fn location(&self) -> String {
+        "given".into()
+    }
+
+    fn read(&self, _: &Path, _: usize) -> Result<Option<Vec<u8>>> {
+        match &self.0 {
+            Ok(bytes) => Ok(Some(bytes.clone())),
+            Err(reason) => bail!("{reason}"),
+        }
+    }
+}
 
 /// Which names an image has besides the plain ones.
 #[derive(Clone, Copy, Debug, Default)]

@@ -2,54 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use anyhow::{Result, bail};
+mod common;
+
+use common::NoUnits;
 use early_boot::Source;
+use early_boot::fake::Given;
 use serde_json::{Value, json};
-use settings_agent::{Host, Units, boot, layout, user_data_report};
+use settings_agent::{Host, boot, layout, user_data_report};
 use settings_store::{Store, files::Folder};
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
-
-struct NoUnits;
-
-impl Units for NoUnits {
-    fn restart(&self, units: &[String]) -> Result<Vec<String>> {
-        bail!("boot restarts nothing, not even {units:?}")
-    }
-
-    fn reload(&self, units: &[String]) -> Result<Vec<String>> {
-        bail!("boot reloads nothing, not even {units:?}")
-    }
-
-    fn start(&self, unit: &str) -> Result<()> {
-        bail!("boot does not start {unit}")
-    }
-
-    fn reboot(&self) -> Result<()> {
-        bail!("boot does not reboot")
-    }
-}
-
-struct Given(Result<&'static str, &'static str>);
-
-impl Source for Given {
-    fn name(&self) -> &'static str {
-        "test"
-    }
-
-    fn location(&self) -> String {
-        "given".into()
-    }
-
-    fn read(&self, _: &Path, _: usize) -> Result<Option<Vec<u8>>> {
-        match self.0 {
-            Ok(text) => Ok(Some(text.into())),
-            Err(reason) => bail!("{reason}"),
-        }
-    }
-}
 
 fn put(root: &TempDir, path: &str, text: &str) {
     let path = root.path().join(path);
@@ -80,7 +43,11 @@ fn host(root: &TempDir) -> Host {
 fn booted(root: &TempDir, user_data: &[Result<&'static str, &'static str>]) -> Store<Folder> {
     let sources: Vec<Box<dyn Source>> = user_data
         .iter()
-        .map(|text| Box::new(Given(*text)) as Box<dyn Source>)
+        .map(|user_data| match user_data {
+            Ok(text) => Given::new(*text),
+            Err(reason) => Given::failing(reason),
+        })
+        .map(|given| Box::new(given) as Box<dyn Source>)
         .collect();
     boot(&host(root), &sources).unwrap().store
 }

@@ -2,53 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use anyhow::{Result, bail};
-use early_boot::{Source, check};
+mod common;
+
+use common::NoUnits;
+use early_boot::check;
+use early_boot::fake::Given;
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 use settings::{Document, Variant};
-use settings_agent::{Host, Units, boot, layout, user_data_report};
+use settings_agent::{Host, boot, layout, user_data_report};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-struct NoUnits;
-
-impl Units for NoUnits {
-    fn restart(&self, _: &[String]) -> Result<Vec<String>> {
-        bail!("boot restarts nothing")
-    }
-
-    fn reload(&self, _: &[String]) -> Result<Vec<String>> {
-        bail!("boot reloads nothing")
-    }
-
-    fn start(&self, _: &str) -> Result<()> {
-        bail!("boot starts nothing")
-    }
-
-    fn reboot(&self) -> Result<()> {
-        bail!("boot does not reboot")
-    }
-}
-
-struct Given(Vec<u8>);
-
-impl Source for Given {
-    fn name(&self) -> &'static str {
-        "test"
-    }
-
-    fn location(&self) -> String {
-        "given".into()
-    }
-
-    fn read(&self, _: &Path, _: usize) -> Result<Option<Vec<u8>>> {
-        Ok(Some(self.0.clone()))
-    }
-}
 
 /// The documents by their names, without `.toml`.
 fn documents() -> BTreeMap<String, String> {
@@ -92,7 +59,9 @@ fn first_boot(variant: &str, user_data: Vec<u8>) -> (Value, String, String) {
     );
     put("t/a", "{{ settings.kubernetes | tojson }}");
     let host = Host::open(root.path(), Arc::new(NoUnits)).unwrap();
-    let store = boot(&host, &[Box::new(Given(user_data))]).unwrap().store;
+    let store = boot(&host, &[Box::new(Given::new(user_data))])
+        .unwrap()
+        .store;
     assert!(store.user_data_done());
     let report = user_data_report(root.path()).unwrap().to_string();
     let rendered = fs::read_to_string(root.path().join("etc/a")).unwrap();

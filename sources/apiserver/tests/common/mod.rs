@@ -12,6 +12,7 @@ use apiserver::App;
 use apiserver::http::{Answer, Request};
 use apiserver::server;
 use early_boot::Source;
+use early_boot::fake::Given;
 use settings_agent::{Host, Units};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -104,23 +105,6 @@ impl Units for Notes {
     }
 }
 
-/// User data of a given text.
-pub struct Given(pub String);
-
-impl Source for Given {
-    fn name(&self) -> &'static str {
-        "test"
-    }
-
-    fn location(&self) -> String {
-        "given".into()
-    }
-
-    fn read(&self, _: &Path, _: usize) -> Result<Option<Vec<u8>>> {
-        Ok(Some(self.0.clone().into_bytes()))
-    }
-}
-
 /// A host in a folder.
 pub struct Machine {
     pub folder: TempDir,
@@ -189,7 +173,7 @@ fn boot(root: &Path, units: &Arc<Notes>, user_data: &[&str]) -> App {
     let host = Host::open(root, Arc::<Notes>::clone(units)).unwrap();
     let sources: Vec<Box<dyn Source>> = user_data
         .iter()
-        .map(|text| Box::new(Given(text.to_string())) as Box<dyn Source>)
+        .map(|text| Box::new(Given::new(*text)) as Box<dyn Source>)
         .collect();
     let booted = settings_agent::boot(&host, &sources).unwrap();
     App::new(host, booted.store)
