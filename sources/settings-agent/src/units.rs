@@ -44,7 +44,8 @@ impl Systemd {
         if units.is_empty() {
             return Ok(Vec::new());
         }
-        let properties = "--property=Id,Type,ActiveState,ConditionTimestampMonotonic";
+        let properties =
+            "--property=Id,Type,ActiveState,ConditionResult,ConditionTimestampMonotonic";
         let mut command = Command::new(SYSTEMCTL);
         command.args(["show", properties, "--"]).args(units);
         let shown = sysutil::process::stdout(&mut command)
@@ -65,8 +66,8 @@ impl Systemd {
 
 /// The units, of those that `systemctl show` describes, that a change of their
 /// configuration concerns: which run, which failed, and which would have run
-/// once at boot, or on time, but had nothing to do. A unit that nothing has asked
-/// for yet is not started by a setting.
+/// at boot, or on time, but had nothing to do. A unit that nothing has asked
+/// for yet is not started by a setting, nor one that somebody stopped.
 fn take_part(shown: &str) -> Vec<String> {
     let takes_part = |unit: &Shown<'_>| match unit.field("ActiveState") {
         None => false,
@@ -74,7 +75,8 @@ fn take_part(shown: &str) -> Vec<String> {
             let asked = unit.field("ConditionTimestampMonotonic");
             let is_timer = unit.field("Id").is_some_and(|id| id.ends_with(".timer"));
             let runs_once = unit.field("Type") == Some("oneshot");
-            (runs_once || is_timer) && asked.is_some_and(|at| at != "0")
+            let had_nothing_to_do = unit.field("ConditionResult") == Some("no");
+            (runs_once || is_timer || had_nothing_to_do) && asked.is_some_and(|at| at != "0")
         }
         Some(_) => true,
     };
@@ -140,7 +142,13 @@ mod tests {
     fn only_units_that_take_part_are_restarted_and_only_those_that_run_reloaded() {
         let unit = |id: &str, kind: &str, state: &str, asked: &str| {
             format!(
-                "Type={kind}\nId={id}\nActiveState={state}\nConditionTimestampMonotonic={asked}\n"
+                "Type={kind}\nId={id}\nActiveState={state}\nConditionResult={}\n\
+                 ConditionTimestampMonotonic={asked}\n",
+                if id.starts_with("skipped") || id.starts_with("never") {
+                    "no"
+                } else {
+                    "yes"
+                }
             )
         };
         let shown = [
@@ -148,6 +156,8 @@ mod tests {
             unit("stopped.service", "simple", "inactive", "7"),
             unit("never.service", "oneshot", "inactive", "0"),
             unit("skipped.service", "oneshot", "inactive", "7"),
+            unit("skipped-too.service", "notify", "inactive", "7"),
+            unit("never-too.service", "notify", "inactive", "0"),
             // Timers have no type.
             unit("off.timer", "", "inactive", "7"),
             unit("never.timer", "", "inactive", "0"),
@@ -158,6 +168,7 @@ mod tests {
         let expected = [
             "runs.service",
             "skipped.service",
+            "skipped-too.service",
             "off.timer",
             "failed.service",
             "starts.service",
