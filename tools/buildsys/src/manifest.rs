@@ -97,6 +97,8 @@ pub struct PackageManifest {
     pub cargo: Option<CargoOrigin>,
     /// Programs of Go modules.
     pub go: Option<GoOrigin>,
+    /// A container image that lies in the root.
+    pub container_image: Option<ContainerImage>,
     /// Files that lie in the package's own folder.
     #[serde(default)]
     pub files: FilesOrigin,
@@ -109,6 +111,16 @@ pub struct PackageManifest {
     /// Exceptions from the hardening checks, each with its reason.
     #[serde(default)]
     pub hardening: Hardening,
+}
+
+impl PackageManifest {
+    /// Programs of this workspace that the package has or puts into an image.
+    pub fn workspace_programs(&self) -> impl Iterator<Item = (&Name, Linkage)> {
+        let own = self.cargo.iter().flat_map(|origin| &origin.programs);
+        let in_image = self.container_image.iter();
+        own.map(|program| (&program.crate_name, program.link))
+            .chain(in_image.map(|image| (&image.program, Linkage::Static)))
+    }
 }
 
 /// The `[package]` table.
@@ -198,6 +210,20 @@ pub enum Linkage {
     Static,
     /// An EFI application.
     Efi,
+}
+
+/// The `[container-image]` table: an image of one static program of this workspace, as
+/// an OCI layout in the root.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ContainerImage {
+    /// The image's whole name.
+    pub name: String,
+    /// The workspace member, which is also the program's name in the image.
+    pub program: Name,
+    /// User and group by number, as `65535:65535`; root if not given.
+    #[serde(default)]
+    pub user: String,
 }
 
 /// The `[go]` table: programs built from the `go.mod` in the package's folder, or

@@ -8,7 +8,7 @@ use crate::executor::{self, JobContext, Node};
 use crate::fetch::Fetcher;
 use crate::image::assemble::BuiltPackage;
 use crate::lock::{self, FetchOptions, Lock, LockedArchive, Want};
-use crate::manifest::{Definitions, Linkage, Name, Package};
+use crate::manifest::{ContainerImage, Definitions, Linkage, Name, Package};
 use crate::progress::Progress;
 use crate::project::{Arch, Project};
 use crate::recipe::cargo::{self, ProgramSet, Source};
@@ -17,12 +17,19 @@ use crate::recipe::{debian, files};
 use crate::sdk::{self, Toolchain};
 use crate::store::{Entry, Key, KeyBuilder, Store};
 use anyhow::{Context, Result};
+use oci_image::{Architecture, Config, Image, Layer};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// Changes when the same inputs must give another result.
 pub(super) const RECIPE_VERSION: &str = "2";
+
+/// Where container images lie in the root, each in a folder named for its package.
+const CONTAINER_IMAGES: &str = "usr/share/bulkhead/images";
+
+/// Changes when a container image is written in another form.
+const CONTAINER_IMAGE_FORM: &str = "1";
 
 /// Packages that are to be built.
 pub struct Packages<'a> {
@@ -118,6 +125,14 @@ impl<'a> Packages<'a> {
     /// For which processor.
     pub fn arch(&self) -> Arch {
         self.arch
+    }
+
+    /// Where the program of the workspace lies, once it is built.
+    fn program(&self, built: &[Option<Entry>], name: &Name, link: Linkage) -> Result<PathBuf> {
+        let set = self.programs.iter().position(|set| set.set.link == link);
+        let entry = set.and_then(|set| built[set].as_ref());
+        let entry = entry.with_context(|| format!("the program {name} was not built"))?;
+        Ok(entry.path().join(name.as_str()))
     }
 
     fn needs_toolchain(&self) -> bool {
@@ -352,6 +367,9 @@ impl<'a> PlannedPackage<'a> {
         for set in sets_of(package, programs) {
             key = key.key("programs", &programs[set].key);
         }
+        if package.manifest.container_image.is_some() {
+            key = key.field("container image", CONTAINER_IMAGE_FORM);
+        }
         let mut go = None;
         if let Some(programs) = GoPrograms::read(project, package, arch)? {
             let own = programs.key(&Toolchain::key_of(lock, go::TOOLCHAIN)?)?;
@@ -403,16 +421,17 @@ impl<'a> PlannedPackage<'a> {
             .iter()
             .flat_map(|origin| &origin.programs)
         {
-            let set = plan
-                .programs
-                .iter()
-                .position(|planned| planned.set.link == program.link);
-            let built = set.and_then(|set| programs[set].as_ref());
-            let built = built
-                .context("its programs were not built")
+            let source = plan
+                .program(programs, &program.crate_name, program.link)
                 .with_context(making)?;
-            let source = built.path().join(program.crate_name.as_str());
             copy_program(&source, &out.join(program.path.as_str())).with_context(making)?;
+        }
+        if let Some(image) = &self.package.manifest.container_image {
+            let program = plan
+                .program(programs, &image.program, Linkage::Static)
+                .with_context(making)?;
+            let place = format!("{CONTAINER_IMAGES}/{}", self.package.software());
+            container_image(image, plan.arch, &program, &out.join(place)).with_context(making)?;
         }
         if let Some(origin) = &self.package.manifest.go {
             let built = go
@@ -426,6 +445,23 @@ impl<'a> PlannedPackage<'a> {
         }
         files::install(self.package, out).with_context(making)
     }
+}
+
+/// Writes a container image that has nothing but `program` into the folder `to`.
+fn container_image(image: &ContainerImage, arch: Arch, program: &Path, to: &Path) -> Result<()> {
+    let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let mut layer = Layer::new();
+    layer.file(image.program.as_str(), 0o755, &bytes)?;
+    let architecture = match arch {
+        Arch::X86_64 => Architecture::Amd64,
+        Arch::Aarch64 => Architecture::Arm64,
+    };
+    let config = Config {
+        entrypoint: vec![format!("/{}", image.program)],
+        user: image.user.clone(),
+        ..Config::default()
+    };
+    Image::new(architecture, &config, vec![layer]).write_layout(&image.name, to)
 }
 
 fn copy_program(from: &Path, to: &Path) -> Result<()> {
@@ -444,13 +480,46 @@ fn sets_of(package: &Package, programs: &[PlannedPrograms]) -> Vec<usize> {
 
 /// Whether the package has a program of the workspace that is linked so.
 fn has_program_of(package: &Package, link: Linkage) -> bool {
-    let origin = package.manifest.cargo.iter();
-    origin
-        .flat_map(|origin| &origin.programs)
-        .any(|program| program.link == link)
+    let mut programs = package.manifest.workspace_programs();
+    programs.any(|(_, linked)| linked == link)
 }
 
 /// Locks a mutex; a job that has failed cannot have left half a value.
 fn hold<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_image_has_its_program_and_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        fs::write(&program, "code").unwrap();
+        let text = "name = 'localhost/a:1'\nprogram = 'hold'\nuser = '1:2'";
+        let image: ContainerImage = toml::from_str(text).unwrap();
+        let layout = |name: &str| {
+            let to = folder.path().join(name);
+            container_image(&image, Arch::Aarch64, &program, &to).unwrap();
+            fs::read_to_string(to.join("index.json")).unwrap()
+        };
+        let index = layout("one");
+        assert_eq!(index, layout("other"));
+        for part in ["localhost/a:1", "arm64"] {
+            assert!(index.contains(part), "{part:?} is not in {index}");
+        }
+        let blobs = fs::read_dir(folder.path().join("one/blobs/sha256")).unwrap();
+        let contents: Vec<String> = blobs
+            .map(|blob| {
+                let bytes = fs::read(blob.unwrap().path()).unwrap();
+                String::from_utf8_lossy(&bytes).into_owned()
+            })
+            .collect();
+        for part in ["\"/hold\"", "\"1:2\"", "code"] {
+            let found = contents.iter().any(|content| content.contains(part));
+            assert!(found, "{part:?} is not in {contents:?}");
+        }
+    }
 }

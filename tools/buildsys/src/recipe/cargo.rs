@@ -53,20 +53,17 @@ pub struct ProgramSet {
 /// Every program that the definitions name, as sets. Which variant is being
 /// built does not matter, so that all variants share what is built.
 pub fn program_sets(definitions: &Definitions) -> Vec<ProgramSet> {
-    let programs = definitions
-        .packages()
-        .filter_map(|package| package.manifest.cargo.as_ref());
     let mut sets: Vec<ProgramSet> = Vec::new();
-    for program in programs.flat_map(|origin| &origin.programs) {
-        let name = program.crate_name.to_string();
-        match sets.iter_mut().find(|set| set.link == program.link) {
+    let packages = definitions.packages();
+    for (name, link) in packages.flat_map(|package| package.manifest.workspace_programs()) {
+        match sets.iter_mut().find(|set| set.link == link) {
             Some(set) => {
-                set.crates.insert(name);
+                set.crates.insert(name.to_string());
             }
             None => {
                 sets.push(ProgramSet {
-                    link: program.link,
-                    crates: BTreeSet::from([name]),
+                    link,
+                    crates: BTreeSet::from([name.to_string()]),
                 });
             }
         }

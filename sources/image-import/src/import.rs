@@ -1,0 +1,178 @@
+//! Importing one image: its parts, what its layers hold, then its name.
+//!
+//! Each step may find its result there, from an import that was cut off. The name
+//! comes last, so an image that has one is complete; files of layers are on the disk
+//! before containerd's database knows of them, which it does not see to by itself.
+
+use crate::api::{
+    Apply, COMMIT, CommitSnapshot, Descriptor, GetImage, Image, ImageMessage, Labels, Lease,
+    Mounts, Nothing, PrepareSnapshot, Snapshot, WriteContent,
+};
+use crate::grpc::{Answer, Client};
+use crate::layout::{Layer, Layout};
+use anyhow::{Context, Result};
+
+/// What keeps parts from being collected as garbage until the image has its name.
+const LEASE: &str = "image-import";
+
+/// Where the Kubernetes part of containerd looks for layers.
+const SNAPSHOTTER: &str = "overlayfs";
+
+/// Imports the image of `layout`. Returns whether it was not there.
+pub async fn import(client: &Client, layout: &Layout) -> Result<bool> {
+    let importing = || format!("cannot import the image {}", layout.name);
+    let known = known(client, layout).await.with_context(importing)?;
+    let target = known.as_ref().and_then(|image| image.target.as_ref());
+    if target.is_some_and(|target| target.digest == layout.manifest.digest) {
+        return Ok(false);
+    }
+    let lease = Lease {
+        id: LEASE.to_string(),
+    };
+    // One that is there is what a cut has left.
+    client
+        .ask::<Nothing>("leases.v1.Leases/Create", None, &lease)
+        .await
+        .with_context(importing)?;
+    let steps = async {
+        write_parts(client, layout).await?;
+        unpack(client, layout).await?;
+        name(client, layout, known.is_some()).await
+    };
+    steps.await.with_context(importing)?;
+    client
+        .call::<Nothing>("leases.v1.Leases/Delete", None, &lease)
+        .await
+        .with_context(importing)?;
+    Ok(true)
+}
+
+/// What containerd has under the image's name.
+async fn known(client: &Client, layout: &Layout) -> Result<Option<Image>> {
+    let request = GetImage {
+        name: layout.name.clone(),
+    };
+    let answer = client.ask::<ImageMessage>("images.v1.Images/Get", None, &request);
+    Ok(match answer.await? {
+        Answer::Done(answer) => answer.image,
+        Answer::NotFound | Answer::AlreadyExists => None,
+    })
+}
+
+/// Writes manifest, configuration and layers, with the labels by which containerd
+/// knows what belongs together.
+async fn write_parts(client: &Client, layout: &Layout) -> Result<()> {
+    const CONTENT: &str = "containerd.io/gc.ref.content";
+    let mut of_manifest = Labels::new();
+    of_manifest.insert(format!("{CONTENT}.config"), layout.config.digest.clone());
+    for (index, layer) in layout.layers.iter().enumerate() {
+        let digest = layer.archive.digest.clone();
+        of_manifest.insert(format!("{CONTENT}.l.{index}"), digest);
+        write(client, layout, &layer.archive, Labels::new()).await?;
+    }
+    let top = layout.layers.last().map(|layer| layer.chain.clone());
+    let snapshot = format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}");
+    let of_config = top.map(|top| (snapshot, top)).into_iter().collect();
+    write(client, layout, &layout.config, of_config).await?;
+    write(client, layout, &layout.manifest, of_manifest).await
+}
+
+async fn write(client: &Client, layout: &Layout, part: &Descriptor, labels: Labels) -> Result<()> {
+    let request = WriteContent {
+        action: COMMIT,
+        name: format!("{LEASE}-{}", part.digest),
+        total: part.size,
+        expected: part.digest.clone(),
+        data: layout.content(part)?,
+        labels,
+    };
+    client
+        .ask::<Nothing>("content.v1.Content/Write", Some(LEASE), &request)
+        .await
+        .map(drop)
+}
+
+/// Unpacks the layers, each over those below it.
+async fn unpack(client: &Client, layout: &Layout) -> Result<()> {
+    let mut parent = "";
+    for layer in &layout.layers {
+        let made = Snapshot::of(&layer.chain);
+        let found = client
+            .ask::<Nothing>("snapshots.v1.Snapshots/Stat", None, &made)
+            .await?;
+        if !matches!(found, Answer::Done(_)) {
+            unpack_layer(client, layer, parent).await?;
+        }
+        parent = &layer.chain;
+    }
+    Ok(())
+}
+
+async fn unpack_layer(client: &Client, layer: &Layer, parent: &str) -> Result<()> {
+    let key = format!("{LEASE} {}", layer.chain);
+    // Whatever a cut has left of it is not to be trusted.
+    client
+        .ask::<Nothing>("snapshots.v1.Snapshots/Remove", None, &Snapshot::of(&key))
+        .await?;
+    let prepare = PrepareSnapshot {
+        snapshotter: SNAPSHOTTER.to_string(),
+        key: key.clone(),
+        parent: parent.to_string(),
+    };
+    let mounts: Mounts = client
+        .call("snapshots.v1.Snapshots/Prepare", Some(LEASE), &prepare)
+        .await?;
+    let apply = Apply {
+        diff: Some(layer.archive.clone()),
+        mounts: mounts.mounts,
+        sync_fs: true,
+    };
+    client
+        .call::<Nothing>("diff.v1.Diff/Apply", Some(LEASE), &apply)
+        .await?;
+    let commit = CommitSnapshot {
+        snapshotter: SNAPSHOTTER.to_string(),
+        name: layer.chain.clone(),
+        key,
+    };
+    client
+        .call::<Nothing>("snapshots.v1.Snapshots/Commit", Some(LEASE), &commit)
+        .await
+        .map(drop)
+}
+
+impl Snapshot {
+    fn of(key: &str) -> Self {
+        Self {
+            snapshotter: SNAPSHOTTER.to_string(),
+            key: key.to_string(),
+        }
+    }
+}
+
+/// Gives the image its name, or the name to this image. The labels say to the
+/// Kubernetes part of containerd that it is one of its images, and that it stays
+/// whatever kubelet thinks of free space.
+async fn name(client: &Client, layout: &Layout, is_known: bool) -> Result<()> {
+    let labels = [
+        ("io.cri-containerd.image", "managed"),
+        ("io.cri-containerd.pinned", "pinned"),
+    ];
+    let request = ImageMessage {
+        image: Some(Image {
+            name: layout.name.clone(),
+            labels: labels
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .into(),
+            target: Some(layout.manifest.clone()),
+        }),
+    };
+    let method = if is_known { "Update" } else { "Create" };
+    client
+        .call::<ImageMessage>(&format!("images.v1.Images/{method}"), Some(LEASE), &request)
+        .await
+        .map(drop)
+}
+
+#[cfg(test)]
+mod tests;

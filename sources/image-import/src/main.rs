@@ -1,0 +1,56 @@
+//! Puts the container images that lie in the root into containerd, so that no pod
+//! needs a registry for the image that holds its namespaces.
+//!
+//!     image-import SOCKET NAMESPACE FOLDER
+//!
+//! `FOLDER` has a folder for each image, an OCI layout. An image that containerd has
+//! already costs one question. Start reading at [`import`]; [`grpc`] is how containerd
+//! is asked, [`api`] the messages.
+
+mod api;
+mod grpc;
+mod import;
+mod layout;
+
+use anyhow::{Context, Result, bail};
+use grpc::Client;
+use layout::Layout;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sysutil::main_with("image-import", || {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let [socket, namespace, folder] = arguments.as_slice() else {
+            bail!("usage: image-import SOCKET NAMESPACE FOLDER");
+        };
+        let layouts = layouts(Path::new(folder))?;
+        tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .context("cannot start")?
+            .block_on(import_all(Path::new(socket), namespace, &layouts))
+    })
+}
+
+async fn import_all(socket: &Path, namespace: &str, layouts: &[Layout]) -> Result<()> {
+    let client = Client::connect(socket, namespace).await?;
+    for layout in layouts {
+        if import::import(&client, layout).await? {
+            tracing::info!(image = layout.name, "imported");
+        }
+    }
+    Ok(())
+}
+
+/// The images in `folder`, by name of their folders.
+fn layouts(folder: &Path) -> Result<Vec<Layout>> {
+    let list = || format!("cannot list {}", folder.display());
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(folder).with_context(list)? {
+        paths.push(entry.with_context(list)?.path());
+    }
+    paths.sort();
+    paths.iter().map(|path| Layout::read(path)).collect()
+}
