@@ -91,11 +91,13 @@ impl Pin {
 #[derive(Clone, Debug)]
 pub struct GoToolchain {
     root: PathBuf,
+    /// Where it is seen in sandboxes.
+    place: PathBuf,
     _entry: Option<Entry>,
 }
 
-/// Where it is seen in sandboxes.
-const ROOT: &str = "/go";
+/// Where toolchains are seen in sandboxes.
+const PLACE: &str = "/go";
 
 impl GoToolchain {
     /// The toolchain of `pin`, fetched by the Go of `base` unless it is in the store.
@@ -115,15 +117,18 @@ impl GoToolchain {
             .with_context(|| format!("cannot get the toolchain go{}", pin.version))?;
         Ok(Self {
             root: entry.path().to_path_buf(),
+            place: PLACE.into(),
             _entry: Some(entry),
         })
     }
 
-    /// One that lies in the folder `root` of this machine, for tests.
+    /// One that lies in the folder `root` of this machine, for tests. It is seen there,
+    /// for links may lead out of it.
     #[cfg(test)]
     pub fn at(root: &Path) -> Self {
         Self {
             root: root.to_path_buf(),
+            place: root.to_path_buf(),
             _entry: None,
         }
     }
@@ -132,8 +137,11 @@ impl GoToolchain {
     /// whoever runs it.
     pub fn sandbox(&self, base: &Toolchain) -> Sandbox {
         environment(base.sandbox())
-            .read_only(&self.root, ROOT)
-            .env("PATH", format!("{ROOT}/bin:/usr/bin:/bin"))
+            .read_only(&self.root, &self.place)
+            .env(
+                "PATH",
+                format!("{}/bin:/usr/bin:/bin", self.place.display()),
+            )
     }
 }
 
