@@ -14,7 +14,7 @@ pub mod runner;
 mod scenarios;
 mod stage;
 
-pub use stage::{Setup, Stage, Which};
+pub use stage::{Cluster, Setup, Stage, Which};
 
 use anyhow::Result;
 
@@ -56,6 +56,8 @@ pub struct Scenario {
     pub tier: Tier,
     /// Processor seconds that it may take under software emulation.
     pub budget: f64,
+    /// Whether it boots nodes of a Kubernetes cluster instead of the variant's image.
+    pub cluster: bool,
     /// What it does.
     pub run: fn(&mut Stage<'_>) -> Result<()>,
 }
@@ -67,6 +69,7 @@ pub const ALL: &[Scenario] = &[
         about: "the dev twin differs from its variant by the dev door alone",
         tier: Tier::One,
         budget: 20.0,
+        cluster: false,
         run: scenarios::twin::differs_by_the_door,
     },
     Scenario {
@@ -74,6 +77,7 @@ pub const ALL: &[Scenario] = &[
         about: "firmware to boot complete: Secure Boot, SELinux enforcing, no failed unit, power-off",
         tier: Tier::One,
         budget: 65.0,
+        cluster: false,
         run: scenarios::boot::clean_boot,
     },
     Scenario {
@@ -81,6 +85,7 @@ pub const ALL: &[Scenario] = &[
         about: "the dev twin from the inside: systemd running, mounts, SELinux, lockdown",
         tier: Tier::One,
         budget: 25.0,
+        cluster: false,
         run: scenarios::boot::inside,
     },
     Scenario {
@@ -88,6 +93,7 @@ pub const ALL: &[Scenario] = &[
         about: "SELinux refuses a service of the host what is not its business, and records it",
         tier: Tier::One,
         budget: 25.0,
+        cluster: false,
         run: scenarios::boot::denials,
     },
     Scenario {
@@ -95,6 +101,7 @@ pub const ALL: &[Scenario] = &[
         about: "settings set by the API restart their unit once and are there after a reboot",
         tier: Tier::One,
         budget: 90.0,
+        cluster: false,
         run: scenarios::settings::survive_reboot,
     },
     Scenario {
@@ -102,6 +109,7 @@ pub const ALL: &[Scenario] = &[
         about: "DHCP lease and time from a server named by user data",
         tier: Tier::One,
         budget: 75.0,
+        cluster: false,
         run: scenarios::network::lease_and_time,
     },
     Scenario {
@@ -109,6 +117,7 @@ pub const ALL: &[Scenario] = &[
         about: "user data in a file of the EFI system partition is applied at first boot, and only then",
         tier: Tier::One,
         budget: 140.0,
+        cluster: false,
         run: scenarios::user_data::on_esp,
     },
     Scenario {
@@ -116,6 +125,7 @@ pub const ALL: &[Scenario] = &[
         about: "user data on a config drive is applied, on a disc in a CD drive and on a disk",
         tier: Tier::Two,
         budget: 130.0,
+        cluster: false,
         run: scenarios::user_data::on_config_drive,
     },
     Scenario {
@@ -123,6 +133,7 @@ pub const ALL: &[Scenario] = &[
         about: "a fault in user data costs its setting, and its key is named on the console and by the API",
         tier: Tier::One,
         budget: 65.0,
+        cluster: false,
         run: scenarios::user_data::broken,
     },
     Scenario {
@@ -130,6 +141,7 @@ pub const ALL: &[Scenario] = &[
         about: "a fault in what decides the host's security stops the boot behind the API until it is corrected",
         tier: Tier::Two,
         budget: 130.0,
+        cluster: false,
         run: scenarios::user_data::stops,
     },
     Scenario {
@@ -137,6 +149,7 @@ pub const ALL: &[Scenario] = &[
         about: "a state partition of zeros is made again, said so, and does not stop the boot",
         tier: Tier::One,
         budget: 65.0,
+        cluster: false,
         run: scenarios::state::zeroed,
     },
     Scenario {
@@ -144,6 +157,7 @@ pub const ALL: &[Scenario] = &[
         about: "a state partition full of garbage is made again, said so, and does not stop the boot",
         tier: Tier::One,
         budget: 65.0,
+        cluster: false,
         run: scenarios::state::garbage,
     },
     Scenario {
@@ -151,6 +165,7 @@ pub const ALL: &[Scenario] = &[
         about: "on a bigger disk the data partition and its file system grow at first boot",
         tier: Tier::One,
         budget: 65.0,
+        cluster: false,
         run: scenarios::state::data_grows,
     },
     Scenario {
@@ -158,6 +173,7 @@ pub const ALL: &[Scenario] = &[
         about: "a flipped bit in the root resets the machine, which comes up from the other slot",
         tier: Tier::One,
         budget: 180.0,
+        cluster: false,
         run: scenarios::slots::flipped_bit,
     },
     Scenario {
@@ -165,6 +181,7 @@ pub const ALL: &[Scenario] = &[
         about: "a kernel image altered after signing is refused, the other slot comes up",
         tier: Tier::One,
         budget: 80.0,
+        cluster: false,
         run: scenarios::slots::altered_kernel,
     },
     Scenario {
@@ -172,6 +189,7 @@ pub const ALL: &[Scenario] = &[
         about: "a kernel image without a signature is refused, the other slot comes up",
         tier: Tier::One,
         budget: 80.0,
+        cluster: false,
         run: scenarios::slots::unsigned_kernel,
     },
     Scenario {
@@ -179,6 +197,7 @@ pub const ALL: &[Scenario] = &[
         about: "a new slot that never completes a boot is left after its tries",
         tier: Tier::One,
         budget: 160.0,
+        cluster: false,
         run: scenarios::slots::abandoned,
     },
     Scenario {
@@ -186,6 +205,7 @@ pub const ALL: &[Scenario] = &[
         about: "a slot that was good once and fails three boots in a row is left",
         tier: Tier::One,
         budget: 230.0,
+        cluster: false,
         run: scenarios::slots::blessed_fails,
     },
     Scenario {
@@ -193,6 +213,7 @@ pub const ALL: &[Scenario] = &[
         about: "every flush of a disk that settings are committed to holds an old or a new document",
         tier: Tier::One,
         budget: 70.0,
+        cluster: false,
         run: scenarios::power_cut::replay,
     },
     Scenario {
@@ -200,6 +221,7 @@ pub const ALL: &[Scenario] = &[
         about: "a bond of two cards and a VLAN on it, given to the API, hold from the next boot on, and when a cable is cut",
         tier: Tier::Two,
         budget: 120.0,
+        cluster: false,
         run: scenarios::network::configured,
     },
     Scenario {
@@ -207,6 +229,7 @@ pub const ALL: &[Scenario] = &[
         about: "the support bundle comes over the API, and making it is allowed all it needs",
         tier: Tier::Two,
         budget: 60.0,
+        cluster: false,
         run: scenarios::diagnostics::support_bundle,
     },
     Scenario {
@@ -214,7 +237,16 @@ pub const ALL: &[Scenario] = &[
         about: "a machine killed during commits comes up again with an old or a new document",
         tier: Tier::Two,
         budget: 330.0,
+        cluster: false,
         run: scenarios::power_cut::killed,
+    },
+    Scenario {
+        name: "node-joins",
+        about: "a node joins a cluster by user data alone, runs pods of a private registry, and does so again after a reboot",
+        tier: Tier::Two,
+        budget: 400.0,
+        cluster: true,
+        run: scenarios::cluster::node_joins,
     },
 ];
 

@@ -7,6 +7,7 @@ use disk_image::authenticode::Signer;
 use std::fs;
 use std::path::{Path, PathBuf};
 use test_vm::api::Api;
+use test_vm::cluster::Programs;
 use test_vm::disk::{RawDisk, sparse_copy};
 use test_vm::{Acceleration, Builder, Disk, Emulator, Machine};
 
@@ -33,8 +34,18 @@ pub struct Setup {
     pub variant: PathBuf,
     /// Folder of the dev twin's image.
     pub twin: PathBuf,
+    /// What scenarios of a cluster need besides; there only if one is to be run.
+    pub cluster: Option<Cluster>,
     /// Where each scenario gets a folder.
     pub folder: PathBuf,
+}
+
+/// A cluster's parts.
+pub struct Cluster {
+    /// Folder of the image of a node's dev twin.
+    pub node: PathBuf,
+    /// The programs of control plane and registry, and what test images are made of.
+    pub programs: Programs,
 }
 
 impl Setup {
@@ -81,6 +92,14 @@ impl<'a> Stage<'a> {
     /// What the scenarios are run with.
     pub fn setup(&self) -> &'a Setup {
         self.setup
+    }
+
+    /// The parts of a cluster.
+    pub fn cluster(&self) -> Result<&'a Cluster> {
+        self.setup
+            .cluster
+            .as_ref()
+            .context("the scenario needs a cluster's parts, but does not say so in the table")
     }
 
     /// The scenario's folder.

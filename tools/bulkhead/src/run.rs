@@ -1,6 +1,6 @@
 //! `bulkhead run`: boots an image's dev twin.
 
-use crate::vm;
+use crate::vm::{self, ClusterPrograms};
 use anyhow::{Context, Result, bail};
 use buildsys::progress::Progress;
 use buildsys::project::{Arch, Project};
@@ -13,9 +13,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use test_vm::api::Api;
-use test_vm::{Builder, Machine, Reach};
+use test_vm::cluster::{Cluster, Place};
+use test_vm::{Builder, Emulator, Machine, Reach};
+use toml::{Table, Value};
 
 /// Boot an image in QEMU, with its API at build/run/api.sock.
 ///
@@ -46,6 +48,10 @@ pub struct Args {
     /// Boot the latest image as it is
     #[arg(long)]
     no_build: bool,
+    /// Start a Kubernetes control plane beside the machine, which becomes its only node;
+    /// CMD gets kubectl on the PATH and KUBECONFIG set
+    #[arg(long)]
+    cluster: bool,
 }
 
 /// Processor seconds that a machine may take until it is up: generous, since what
@@ -73,6 +79,12 @@ pub fn run(args: Args) -> Result<()> {
     };
     let (variant, twin) = vm::pair(&project, args.variant.as_deref());
     let image = vm::image(&project, &twin, args.arch, !args.no_build, &progress)?;
+    let programs = match args.cluster {
+        true => Some(vm::cluster_programs(
+            &project, &variant, args.arch, &progress,
+        )?),
+        false => None,
+    };
     let folder = project.build_dir().join("run");
     let _lock = claim(&folder)?;
     let emulation = vm::prepare(&project, &folder, &progress)?;
@@ -87,6 +99,13 @@ pub fn run(args: Args) -> Result<()> {
     builder.cpus = args.cpus;
     builder.user_data = user_data;
     builder.reach = Reach::Workstation;
+    let mut node = None;
+    if let Some(programs) = programs {
+        let started = Node::start(&emulation.emulator, programs, &folder)?;
+        builder.forwards = vec![started.cluster.plane.kubelet_forward(0)];
+        builder.user_data = Some(started.user_data(builder.user_data.as_deref())?);
+        node = Some(started);
+    }
     eprintln!("Booting {twin}, the dev twin of {variant}: the same image with a door to its API.");
     eprintln!("  image         {}", image.display());
     eprintln!(
@@ -96,15 +115,18 @@ pub fn run(args: Args) -> Result<()> {
     eprintln!("  network       {}", builder.reach.describe());
     eprintln!("  API           {}", folder.join("api.sock").display());
     eprintln!("  console       {}", folder.join("console.log").display());
+    if let Some(node) = &node {
+        eprintln!("  kubeconfig    {}", node.kubeconfig().display());
+    }
     signals::end_gently();
     let machine = builder.start(&emulation.emulator)?;
     match &args.exec {
         None => {
             eprintln!("Ctrl-C powers it off.");
-            watch(machine)
+            watch(machine, node)
         }
         Some(command) => {
-            let status = execute(machine, &folder, &image, command)?;
+            let status = execute(machine, node, &folder, &image, command)?;
             // The status is what was asked for; what it means is the caller's.
             std::process::exit(exit_code(status))
         }
@@ -134,10 +156,13 @@ fn claim(folder: &Path) -> Result<File> {
 }
 
 /// Shows the console until the machine is off.
-fn watch(mut machine: Machine) -> Result<()> {
+fn watch(mut machine: Machine, mut node: Option<Node>) -> Result<()> {
     let mut console = Console::default();
     while !machine.has_ended() {
         console.copy(&machine, &mut io::stdout().lock())?;
+        if let Some(node) = &mut node {
+            node.look();
+        }
         if let Some(interrupted) = signals::interrupted() {
             eprintln!("Powering off; Ctrl-C again cuts the power.");
             power_off(&mut machine, &mut console, &mut io::stdout().lock())?;
@@ -157,6 +182,7 @@ fn watch(mut machine: Machine) -> Result<()> {
 /// error, since standard output is the command's.
 fn execute(
     mut machine: Machine,
+    mut node: Option<Node>,
     folder: &Path,
     image: &Path,
     command: &OsString,
@@ -166,14 +192,21 @@ fn execute(
         bail!("the image has no {}", apiclient.display());
     }
     let mut console = Console::default();
-    wait_until_up(&mut machine, &mut console)?;
+    wait_until_up(&mut machine, node.as_mut(), &mut console)?;
     let socket = ShortPath::to(&folder.join("api.sock"))?;
     let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
     let shell = shell.unwrap_or_else(|| "/bin/sh".into());
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::iter::once(image.to_path_buf()).chain(std::env::split_paths(&path));
-    let path = std::env::join_paths(folders).context("the image's folder cannot be on the PATH")?;
-    let mut child = Command::new(&shell)
+    let mut folders = vec![image.to_path_buf()];
+    let mut shell_command = Command::new(&shell);
+    if let Some(node) = &node {
+        folders.push(node.kubectl_folder()?);
+        shell_command.env("KUBECONFIG", node.kubeconfig());
+    }
+    folders.extend(std::env::split_paths(&path));
+    let path = std::env::join_paths(folders)
+        .context("the folders of apiclient and kubectl cannot be on the PATH")?;
+    let mut child = shell_command
         .arg("-c")
         .arg(command)
         .env("PATH", path)
@@ -193,12 +226,17 @@ fn execute(
     Ok(status)
 }
 
-fn wait_until_up(machine: &mut Machine, console: &mut Console) -> Result<()> {
+fn wait_until_up(
+    machine: &mut Machine,
+    mut node: Option<&mut Node>,
+    console: &mut Console,
+) -> Result<()> {
     let api = Api::at(&machine.api_socket());
     let mut complete = false;
     loop {
         complete |= console.copy(machine, &mut io::stderr().lock())?;
-        if complete && api.answers() {
+        let joined = node.as_mut().is_none_or(|node| node.look());
+        if complete && joined && api.answers() {
             return Ok(());
         }
         if let Some(interrupted) = signals::interrupted() {
@@ -210,10 +248,11 @@ fn wait_until_up(machine: &mut Machine, console: &mut Console) -> Result<()> {
         if machine.cpu_seconds() > UP {
             bail!(
                 "the machine is not up after {UP:.0} CPU seconds: {}",
-                if complete {
-                    "its API does not answer"
-                } else {
-                    "its boot is not complete"
+                match (complete, joined) {
+                    (false, _) => "its boot is not complete",
+                    (true, false) =>
+                        "it is no node that is ready; `kubectl describe nodes` says why",
+                    (true, true) => "its API does not answer",
                 }
             );
         }
@@ -227,7 +266,7 @@ fn power_off(machine: &mut Machine, console: &mut Console, to: &mut impl Write) 
         return Ok(());
     }
     machine.request_power_off()?;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     while !machine.has_ended() {
         console.copy(machine, to)?;
         if started.elapsed() > POWER_OFF {
@@ -238,6 +277,91 @@ fn power_off(machine: &mut Machine, console: &mut Console, to: &mut impl Write) 
     }
     console.copy(machine, to)?;
     Ok(())
+}
+
+/// The machine as the only node of a cluster.
+struct Node {
+    cluster: Cluster,
+    programs: ClusterPrograms,
+    looked: Instant,
+    is_ready: bool,
+}
+
+/// The name that the node has unless the user data gives it another.
+const NODE: &str = "node-1";
+/// How often the node is looked at, which starts a program.
+const NODE_PERIOD: Duration = Duration::from_secs(2);
+
+impl Node {
+    /// Starts everything but the machine.
+    fn start(emulator: &Emulator, programs: ClusterPrograms, folder: &Path) -> Result<Self> {
+        eprintln!("Starting a Kubernetes control plane.");
+        let folder = folder.join("cluster");
+        let cluster = Cluster::start(emulator, &programs, &folder, Place::Workstation, 1)?;
+        Ok(Self {
+            cluster,
+            programs,
+            looked: Instant::now(),
+            is_ready: false,
+        })
+    }
+
+    /// The user data that makes the machine a node; what the user gave comes on top.
+    fn user_data(&self, given: Option<&[u8]>) -> Result<Vec<u8>> {
+        let hostname = format!("[settings.network]\nhostname = \"{NODE}\"\n");
+        let document = hostname + &self.cluster.node_settings();
+        let mut document = document
+            .parse()
+            .context("the cluster's own settings are no TOML")?;
+        if let Some(given) = given {
+            let given = std::str::from_utf8(given)
+                .ok()
+                .context("with --cluster the user data has to be TOML, and not compressed")?;
+            let given = given
+                .parse()
+                .context("the user data is no TOML, which --cluster has to add to")?;
+            lay_over(&mut document, given);
+        }
+        Ok(document.to_string().into_bytes())
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.cluster.plane.kubeconfig()
+    }
+
+    fn kubectl_folder(&self) -> Result<PathBuf> {
+        let kubectl = self.programs.path("kubectl")?;
+        Ok(kubectl.parent().unwrap_or(kubectl).to_path_buf())
+    }
+
+    /// Whether the node is ready. Now and then does what whoever runs a cluster does:
+    /// approves the certificate that the node asks for, and looks at its state.
+    fn look(&mut self) -> bool {
+        if self.is_ready || self.looked.elapsed() < NODE_PERIOD {
+            return self.is_ready;
+        }
+        // What fails now is tried again, and its reason is in the machine's console or
+        // in the control plane's logs.
+        let _ = self.cluster.plane.approve_serving_certificates();
+        self.is_ready = self.cluster.plane.has_ready_node().unwrap_or(false);
+        if self.is_ready {
+            eprintln!("The node is ready.");
+        }
+        self.looked = Instant::now();
+        self.is_ready
+    }
+}
+
+/// Lays `over` over `document`: tables are joined, anything else is replaced.
+fn lay_over(document: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (document.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(value)) => lay_over(below, value),
+            (_, value) => {
+                document.insert(key, value);
+            }
+        }
+    }
 }
 
 /// Copies the machine's console as it grows.
@@ -312,6 +436,19 @@ mod tests {
         assert_eq!(exit_code(ExitStatus::from_raw(0)), 0);
         assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), 3);
         assert_eq!(exit_code(ExitStatus::from_raw(9)), 137);
+    }
+
+    #[test]
+    fn user_data_comes_on_top_of_the_clusters() {
+        let mut document: Table = "[a]\nx = 1\nlist = [1]\n[a.b]\ny = 2".parse().unwrap();
+        let over = "[a]\nx = 3\nlist = [2]\n[a.b]\nz = 4\n[c]\nw = 5"
+            .parse()
+            .unwrap();
+        lay_over(&mut document, over);
+        let expected: Table = "[a]\nx = 3\nlist = [2]\n[a.b]\ny = 2\nz = 4\n[c]\nw = 5"
+            .parse()
+            .unwrap();
+        assert_eq!(document, expected);
     }
 
     #[test]

@@ -6,8 +6,9 @@ use buildsys::progress::Progress;
 use buildsys::project::{Arch, Project};
 use buildsys::signals;
 use scenarios::runner::{Outcome, Summary};
-use scenarios::{ALL, Scenario, Setup, runner};
+use scenarios::{ALL, Cluster, Scenario, Setup, runner};
 use std::fs::{self, File};
+use std::path::PathBuf;
 
 /// List the scenarios, or run some: tests that boot images in QEMU.
 ///
@@ -48,6 +49,23 @@ pub fn run(args: Args) -> Result<()> {
     let arch = Arch::X86_64;
     let variant = vm::image(&project, &variant, arch, !args.no_build, &progress)?;
     let twin = vm::image(&project, &twin, arch, !args.no_build, &progress)?;
+    // Kept until the last scenario has run: the store may drop what nobody uses.
+    let programs = match chosen.iter().any(|scenario| scenario.cluster) {
+        true => Some(vm::cluster_programs(
+            &project,
+            node_variant(&args),
+            arch,
+            &progress,
+        )?),
+        false => None,
+    };
+    let cluster = match &programs {
+        Some(programs) => Some(Cluster {
+            node: node(&project, &args, &progress)?,
+            programs: (**programs).clone(),
+        }),
+        None => None,
+    };
     let folder = project.build_dir().join("scenarios");
     let _lock = claim(&folder)?;
     let emulation = vm::prepare(&project, &folder, &progress)?;
@@ -62,6 +80,7 @@ pub fn run(args: Args) -> Result<()> {
         signer: emulation.keys.signer()?,
         variant,
         twin,
+        cluster,
         folder,
     };
     let summary = runner::run(
@@ -89,6 +108,18 @@ pub fn run(args: Args) -> Result<()> {
         (1, _) => bail!("a scenario failed"),
         (failed, _) => bail!("{failed} scenarios failed"),
     }
+}
+
+/// The variant whose dev twin is the node of a cluster, if none is named.
+const NODE_VARIANT: &str = "metal-k8s-1.36";
+
+fn node_variant(args: &Args) -> &str {
+    args.variant.as_deref().unwrap_or(NODE_VARIANT)
+}
+
+fn node(project: &Project, args: &Args, progress: &Progress) -> Result<PathBuf> {
+    let (_, twin) = vm::pair(project, Some(node_variant(args)));
+    vm::image(project, &twin, Arch::X86_64, !args.no_build, progress)
 }
 
 fn choose(args: &Args) -> Result<Vec<&'static Scenario>> {

@@ -4,12 +4,16 @@ use anyhow::{Context, Result, bail};
 use buildsys::fetch::Fetcher;
 use buildsys::image::{self, BuildRequest};
 use buildsys::keys::{Keys, Role};
-use buildsys::lock::Lock;
+use buildsys::lock::{FetchOptions, Lock};
+use buildsys::manifest::Name;
+use buildsys::package::{self, PackageTree};
 use buildsys::progress::Progress;
 use buildsys::project::{Arch, Project};
 use buildsys::sdk::Toolchain;
 use buildsys::store::Store;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use test_vm::cluster::Programs;
 use test_vm::firmware::{self, Certificates};
 use test_vm::{Acceleration, Emulator};
 
@@ -96,10 +100,74 @@ pub fn image(
         .with_context(|| format!("cannot resolve {}", latest.display()))
 }
 
+/// The programs that a cluster needs besides its nodes, which the store keeps while
+/// this exists.
+pub struct ClusterPrograms {
+    programs: Programs,
+    _trees: Vec<PackageTree>,
+}
+
+impl Deref for ClusterPrograms {
+    type Target = Programs;
+
+    fn deref(&self) -> &Programs {
+        &self.programs
+    }
+}
+
+/// Builds the programs that a cluster needs besides its nodes, which are of `variant`:
+/// the control plane has their version.
+pub fn cluster_programs(
+    project: &Project,
+    variant: &str,
+    arch: Arch,
+    progress: &Progress,
+) -> Result<ClusterPrograms> {
+    let kubernetes = kubernetes_of(variant).with_context(|| {
+        format!("{variant} has no Kubernetes: a cluster needs a variant such as metal-k8s-1.36")
+    })?;
+    let names: Vec<Name> = [
+        "busybox".to_string(),
+        "etcd".to_string(),
+        format!("kube-control-plane-{kubernetes}"),
+        "registry".to_string(),
+    ]
+    .into_iter()
+    .map(Name::try_from)
+    .collect::<Result<_, _>>()
+    .map_err(anyhow::Error::msg)?;
+    let trees = package::build(project, &names, arch, FetchOptions::default(), progress)?;
+    Ok(ClusterPrograms {
+        programs: Programs::find(trees.iter().map(PackageTree::path))?,
+        _trees: trees,
+    })
+}
+
+/// The Kubernetes version that a variant is named for, such as `1.36`.
+fn kubernetes_of(variant: &str) -> Option<&str> {
+    let (_, version) = variant
+        .strip_suffix(TWIN)
+        .unwrap_or(variant)
+        .split_once("-k8s-")?;
+    Some(version)
+}
+
 /// Refuses what cannot be emulated yet.
 pub fn check_arch(arch: Arch) -> Result<()> {
     if arch != Arch::X86_64 {
         bail!("images for {arch} cannot be booted here yet: the emulator toolchain is for x86_64");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_are_named_for_their_kubernetes() {
+        assert_eq!(kubernetes_of("metal-k8s-1.36"), Some("1.36"));
+        assert_eq!(kubernetes_of("aws-k8s-1.37-dev"), Some("1.37"));
+        assert_eq!(kubernetes_of("metal-core"), None);
+    }
 }

@@ -120,6 +120,7 @@ fn probe(emulator: &Emulator, scratch: &Path) -> Result<Probe> {
         devices: Acceleration::Kvm.devices(),
         network: Network::None,
         program: QEMU,
+        environment: &[],
         log: QEMU,
         arguments: arguments.into_iter().map(Into::into).collect(),
     })?;

@@ -92,9 +92,13 @@ impl Emulator {
         self.output(
             Start {
                 folder,
-                readable,
+                readable: &readable
+                    .iter()
+                    .map(|(outside, inside)| (*outside, inside.to_string()))
+                    .collect::<Vec<_>>(),
                 devices: &[],
                 network: Network::None,
+                environment: &[],
                 program,
                 log: program,
                 arguments: arguments.iter().map(OsString::from).collect(),
@@ -136,10 +140,13 @@ impl Emulator {
             .working_dir(RUN)
             .network(start.network);
         for (outside, inside) in start.readable {
-            sandbox = sandbox.read_only(*outside, *inside);
+            sandbox = sandbox.read_only(*outside, inside);
         }
         for device in start.devices {
             sandbox = sandbox.device(device);
+        }
+        for (name, value) in start.environment {
+            sandbox = sandbox.env(name, value);
         }
         sandbox.command(start.program, &start.arguments)
     }
@@ -161,9 +168,12 @@ impl Emulator {
 /// How a program of the toolchain is started.
 pub(crate) struct Start<'a> {
     pub(crate) folder: &'a Path,
-    pub(crate) readable: &'a [(&'a Path, &'a str)],
+    /// Files and folders to show: (outside, inside).
+    pub(crate) readable: &'a [(&'a Path, String)],
     pub(crate) devices: &'a [&'a str],
     pub(crate) network: Network,
+    /// Variables of its environment.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
     pub(crate) program: &'a str,
     /// Name of the file that its messages go to, without the ending.
     pub(crate) log: &'a str,

@@ -195,7 +195,7 @@ impl Builder {
             .with_context(|| format!("cannot find the image's folder {}", self.image.display()))?;
         let mut child = emulator.spawn(Start {
             folder: &self.run,
-            readable: &[(&image, IMAGE)],
+            readable: &[(&image, IMAGE.to_string())],
             devices: self.acceleration.devices(),
             network: match &self.reach {
                 Reach::Isolated => Network::Own,
@@ -203,6 +203,7 @@ impl Builder {
                 Reach::Workstation => Network::Host,
             },
             program: QEMU,
+            environment: &[],
             log: QEMU,
             arguments: self.arguments(emulator)?,
         })?;
@@ -936,12 +937,14 @@ fn tail(seen: &Seen) -> String {
     text.iter().map(|line| format!("    {line}\n")).collect()
 }
 
-/// Finds the port in the table that `info usernet` prints.
+/// Finds the port that leads to the dev door in the table that `info usernet` prints.
 fn parse_forwarded_port(text: &str) -> Option<u16> {
     text.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         match fields[..] {
-            ["TCP[HOST_FORWARD]", _, _, port, ..] => port.parse().ok(),
+            ["TCP[HOST_FORWARD]", _, _, port, _, inside, ..] if inside.parse() == Ok(DOOR_PORT) => {
+                port.parse().ok()
+            }
             _ => None,
         }
     })
@@ -953,7 +956,7 @@ mod tests {
 
     #[test]
     fn finds_the_forwarded_port() {
-        let table = "Hub -1 (net):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  TCP[HOST_FORWARD]  13       127.0.0.1 41641       10.0.2.15  7274     0     0\n";
+        let table = "Hub -1 (net):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  TCP[HOST_FORWARD]  12       127.0.0.1 40000       10.0.2.15 10250     0     0\n  TCP[HOST_FORWARD]  13       127.0.0.1 41641       10.0.2.15  7274     0     0\n";
         assert_eq!(parse_forwarded_port(table), Some(41641));
         assert_eq!(parse_forwarded_port(""), None);
         assert_eq!(

@@ -22,6 +22,7 @@ impl TestNetwork {
                 devices: &[],
                 network: Network::Own,
                 program: "sleep",
+                environment: &[],
                 log: "network",
                 arguments: vec!["infinity".into()],
             })

@@ -1,6 +1,7 @@
 //! The scenarios, by subject.
 
 pub(crate) mod boot;
+pub(crate) mod cluster;
 pub(crate) mod diagnostics;
 pub(crate) mod network;
 pub(crate) mod power_cut;

@@ -1,67 +1,104 @@
-//! A real Kubernetes control plane beside the machines: etcd, API server, controller
-//! manager and scheduler, in the network that the machines are in.
+//! A real Kubernetes cluster beside the machines, which are its nodes: a control plane,
+//! a registry, and a network of pods, all in the network that the machines are in.
 //!
-//! It is for tests and for trying things out: one of each, nothing kept, no fsync.
+//! It is for tests and for trying things out.
 
 mod certificates;
+mod control_plane;
 pub(crate) mod egress;
+mod registry;
 
-use crate::emulator::{Emulator, Start};
+pub use control_plane::{ControlPlane, has_condition};
+pub use registry::Registry;
+
+use crate::emulator::Emulator;
 use crate::network::TestNetwork;
-use crate::services;
-use anyhow::{Context, Result, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use certificates::{Authority, Certified, Purpose};
-use egress::Forward;
-use sandbox::{Network, SandboxChild};
-use serde_json::{Value, json};
-use std::ffi::OsString;
+use anyhow::{Context, Result};
+use oci_image::{Architecture, Config, Image, Layer};
+use sandbox::Network;
+use std::collections::BTreeMap;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
-/// The programs that a control plane is made of, and the client that goes with it.
-pub const PROGRAMS: [&str; 5] = [
-    "etcd",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "kubectl",
-];
-
-/// The token by which nodes join.
-pub const BOOTSTRAP_TOKEN: &str = "abcdef.0123456789abcdef";
-/// The addresses of services.
-const SERVICES: &str = "10.96.0.0/16";
-/// The API server's own address among them: the first one.
-const API_SERVICE: &str = "10.96.0.1";
-/// The address that a cluster DNS would have, by convention the tenth.
-pub const CLUSTER_DNS: &str = "10.96.0.10";
-/// The addresses of pods, of which each node gets a part.
-const PODS: &str = "10.244.0.0/16";
 /// Where each machine's network has the workstation's loopback.
 pub(crate) const GATEWAY: &str = "10.0.2.2";
-/// The port that kubelet listens at.
-const KUBELET_PORT: u16 = 10250;
-
-/// Where the programs' folder is seen inside the sandbox.
+/// Where programs are seen inside the sandbox.
 const BIN: &str = "/programs";
-/// Where the control plane's folder is seen inside the sandbox.
+/// Where the folder of who runs them is seen there.
 const HOME: &str = crate::emulator::RUN;
-const KUBECONFIG: &str = "admin.kubeconfig";
-const EGRESS: &str = "egress.sock";
 
-/// How long the API server may take until it is ready, and a program until it ends.
-const START_TIME: Duration = Duration::from_secs(180);
-const PERIOD: Duration = Duration::from_millis(500);
+/// The network of pods, as a cluster brings it: an agent on each node that writes its
+/// configuration where container runtimes look for it. Its image goes in for `IMAGE`.
+const POD_NETWORK: &str = include_str!("pod_network.yaml");
+/// The image with the programs of busybox, in the registry.
+const TOOLS: &str = "tools:1";
+/// Those that containers call by name.
+const APPLETS: [&str; 12] = [
+    "cat", "cp", "echo", "httpd", "id", "ls", "nc", "sh", "sleep", "sync", "touch", "wget",
+];
 
-/// What lets nodes join.
-const BOOTSTRAP: &str = include_str!("bootstrap.yaml");
+/// A cluster that runs. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its control plane.
+    pub plane: ControlPlane,
+    /// The registry that its nodes know.
+    pub registry: Registry,
+}
 
-/// The network that a control plane is in.
+impl Cluster {
+    /// Starts one for as many as `nodes` nodes; `folder` takes its keys, data and logs.
+    pub fn start(
+        emulator: &Emulator,
+        programs: &Programs,
+        folder: &Path,
+        place: Place<'_>,
+        nodes: u8,
+    ) -> Result<Self> {
+        let plane = ControlPlane::start(
+            emulator,
+            programs,
+            &folder.join("control-plane"),
+            place,
+            nodes,
+        )?;
+        let registry = Registry::start(emulator, programs, &folder.join("registry"), place)?;
+        registry.push(TOOLS, &tools(programs.path("busybox")?)?)?;
+        let cluster = Self { plane, registry };
+        cluster
+            .plane
+            .apply(&POD_NETWORK.replace("IMAGE", &cluster.tools()))?;
+        Ok(cluster)
+    }
+
+    /// The settings by which a machine becomes a node of this cluster, as TOML.
+    pub fn node_settings(&self) -> String {
+        self.plane.node_settings() + &self.registry.node_settings()
+    }
+
+    /// The name of an image with busybox, as nodes know it.
+    pub fn tools(&self) -> String {
+        self.registry.image(TOOLS)
+    }
+}
+
+fn tools(busybox: &Path) -> Result<Image> {
+    let mut layer = Layer::new();
+    layer.copy("bin/busybox", busybox)?;
+    for name in APPLETS {
+        layer.link(&format!("bin/{name}"), "busybox")?;
+    }
+    layer.folder("tmp", 0o1777)?;
+    let config = Config {
+        entrypoint: vec!["/bin/sh".to_string()],
+        environment: vec!["PATH=/bin".to_string()],
+        ..Config::default()
+    };
+    Ok(Image::new(Architecture::Amd64, &config, vec![layer]))
+}
+
+/// The network that a cluster is in.
 #[derive(Clone, Copy, Debug)]
 pub enum Place<'a> {
     /// A test's own.
@@ -70,252 +107,48 @@ pub enum Place<'a> {
     Workstation,
 }
 
-/// Ports of loopback.
-#[derive(Clone, Copy, Debug)]
-struct Ports {
-    api: u16,
-    etcd: u16,
-    etcd_peers: u16,
-    controller_manager: u16,
-    scheduler: u16,
-    kubelet: u16,
-}
-
-impl Ports {
-    fn of(place: Place<'_>) -> Result<Self> {
-        match place {
-            Place::Network(_) => Ok(Self {
-                api: 6443,
-                etcd: 2379,
-                etcd_peers: 2380,
-                controller_manager: 10257,
-                scheduler: 10259,
-                kubelet: KUBELET_PORT,
-            }),
-            Place::Workstation => {
-                // All are held until the last is known, so that no two are equal.
-                let held: Vec<TcpListener> = (0..6)
-                    .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-                    .collect::<Result<_, _>>()
-                    .context("cannot find free ports")?;
-                let ports: Vec<u16> = held
-                    .iter()
-                    .map(|listener| Ok(listener.local_addr()?.port()))
-                    .collect::<Result<_>>()?;
-                let [
-                    api,
-                    etcd,
-                    etcd_peers,
-                    controller_manager,
-                    scheduler,
-                    kubelet,
-                ] = ports[..]
-                else {
-                    bail!("cannot find free ports");
-                };
-                Ok(Self {
-                    api,
-                    etcd,
-                    etcd_peers,
-                    controller_manager,
-                    scheduler,
-                    kubelet,
-                })
-            }
+impl Place<'_> {
+    fn network(self) -> Network {
+        match self {
+            Self::Network(network) => network.network(),
+            Self::Workstation => Network::Host,
         }
     }
 }
 
-/// A control plane that runs. Dropped, it is gone.
-#[derive(Debug)]
-pub struct ControlPlane {
-    emulator: Emulator,
-    programs: PathBuf,
-    folder: PathBuf,
-    network: Network,
-    ports: Ports,
-    authority: String,
-    /// In the order in which they are ended.
-    running: Vec<SandboxChild>,
-    _egress: services::Running,
-}
+/// Programs that run beside machines, wherever they lie.
+#[derive(Clone, Debug)]
+pub struct Programs(BTreeMap<String, PathBuf>);
 
-impl ControlPlane {
-    /// Starts one and waits until its API server is ready. `programs` has the
-    /// [`PROGRAMS`]; `folder` takes keys, data and logs; `nodes` is the greatest number
-    /// of nodes that the API server can reach.
-    pub fn start(
-        emulator: &Emulator,
-        programs: &Path,
-        folder: &Path,
-        place: Place<'_>,
-        nodes: u8,
-    ) -> Result<Self> {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
-        for program in PROGRAMS {
-            let path = programs.join(program);
-            if !path.is_file() {
-                bail!("the control plane lacks {}", path.display());
+impl Programs {
+    /// Those in `usr/bin` of each of `trees`.
+    pub fn find<'a>(trees: impl IntoIterator<Item = &'a Path>) -> Result<Self> {
+        let mut programs = BTreeMap::new();
+        for tree in trees {
+            let folder = tree.join("usr/bin");
+            let list = || format!("cannot list {}", folder.display());
+            for entry in fs::read_dir(&folder).with_context(list)? {
+                let entry = entry.with_context(list)?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                programs.insert(name, entry.path());
             }
         }
-        let ports = Ports::of(place)?;
-        let authority = write_keys(folder, ports)?;
-        let forwards: Vec<Forward> = (0..nodes)
-            .map(|index| Forward {
-                node: SocketAddrV4::new(node_address(index), KUBELET_PORT),
-                port: ports.kubelet + u16::from(index),
-            })
-            .collect();
-        let egress = services::start_egress(
-            match place {
-                Place::Network(network) => Some(network.pid()),
-                Place::Workstation => None,
-            },
-            &folder.join(EGRESS),
-            &forwards,
-        )?;
-        let mut plane = Self {
-            emulator: emulator.clone(),
-            programs: programs.to_path_buf(),
-            folder: folder.to_path_buf(),
-            network: match place {
-                Place::Network(network) => network.network(),
-                Place::Workstation => Network::Host,
-            },
-            ports,
-            authority,
-            running: Vec::new(),
-            _egress: egress,
-        };
-        plane.spawn("etcd", &etcd(ports))?;
-        plane.spawn("kube-apiserver", &api_server(ports))?;
-        plane.wait_until_ready()?;
-        plane.apply(BOOTSTRAP)?;
-        plane.spawn("kube-controller-manager", &controller_manager(ports))?;
-        plane.spawn("kube-scheduler", &scheduler(ports))?;
-        plane.running.reverse();
-        Ok(plane)
+        Ok(Self(programs))
     }
 
-    /// The port of loopback that has to lead to the kubelet of a node.
-    pub fn kubelet_forward(&self, index: u8) -> (u16, u16) {
-        (self.ports.kubelet + u16::from(index), KUBELET_PORT)
+    /// The path of a program.
+    pub fn path(&self, name: &str) -> Result<&Path> {
+        let path = self.0.get(name);
+        let path = path.with_context(|| format!("the program {name} was not built"))?;
+        Ok(path)
     }
 
-    /// The user data by which a machine becomes a node of this cluster.
-    pub fn node_user_data(&self) -> String {
-        format!(
-            "[settings.kubernetes]\n\
-             api-server = \"https://{GATEWAY}:{}\"\n\
-             cluster-certificate = \"{}\"\n\
-             authentication-mode = \"tls\"\n\
-             bootstrap-token = \"{BOOTSTRAP_TOKEN}\"\n\
-             cluster-name = \"test\"\n\
-             cluster-domain = \"cluster.local\"\n\
-             cluster-dns-ip = \"{CLUSTER_DNS}\"\n",
-            self.ports.api,
-            STANDARD.encode(&self.authority)
-        )
-    }
-
-    /// The administrator's configuration of `kubectl`, complete in itself.
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.folder.join(KUBECONFIG)
-    }
-
-    /// Runs `kubectl` and returns what it printed.
-    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        self.kubectl_with(arguments, b"")
-    }
-
-    /// Creates or changes the objects of a manifest.
-    pub fn apply(&self, manifest: &str) -> Result<()> {
-        self.kubectl_with(&["apply", "--filename=-"], manifest.as_bytes())
-            .map(drop)
-    }
-
-    /// Objects as `kubectl get --output=json` shows them.
-    pub fn get(&self, arguments: &[&str]) -> Result<Value> {
-        let arguments = [&["get", "--output=json"], arguments].concat();
-        let text = self.kubectl(&arguments)?;
-        serde_json::from_str(&text)
-            .with_context(|| format!("kubectl {} printed no JSON", arguments.join(" ")))
-    }
-
-    /// Approves the certificates that nodes ask for to serve with, as whoever runs a
-    /// cluster does; returns how many there were.
-    pub fn approve_serving_certificates(&self) -> Result<usize> {
-        let requests = self.get(&["certificatesigningrequests"])?;
-        let pending = pending_serving_requests(&requests);
-        for name in &pending {
-            self.kubectl(&["certificate", "approve", name])?;
-        }
-        Ok(pending.len())
-    }
-
-    fn kubectl_with(&self, arguments: &[&str], input: &[u8]) -> Result<String> {
-        let mut all = vec![OsString::from(format!("--kubeconfig={HOME}/{KUBECONFIG}"))];
-        all.extend(arguments.iter().map(OsString::from));
-        self.emulator.output(
-            Start {
-                folder: &self.folder,
-                readable: &[(&self.programs, BIN)],
-                devices: &[],
-                network: self.network,
-                program: &format!("{BIN}/kubectl"),
-                log: "kubectl",
-                arguments: all,
-            },
-            input,
-        )
-    }
-
-    fn spawn(&mut self, program: &str, arguments: &[String]) -> Result<()> {
-        let child = self.emulator.spawn(Start {
-            folder: &self.folder,
-            readable: &[(&self.programs, BIN)],
-            devices: &[],
-            network: self.network,
-            program: &format!("{BIN}/{program}"),
-            log: program,
-            arguments: arguments.iter().map(OsString::from).collect(),
-        })?;
-        self.running.push(child);
-        Ok(())
-    }
-
-    fn wait_until_ready(&mut self) -> Result<()> {
-        let started = Instant::now();
-        loop {
-            let Err(error) = self.kubectl(&["get", "--raw=/readyz"]) else {
-                return Ok(());
-            };
-            for child in &mut self.running {
-                if let Some(status) = child.try_wait().context("cannot ask for its state")? {
-                    bail!(
-                        "a program of the control plane has ended ({status}): see the logs in {}",
-                        self.folder.display()
-                    );
-                }
-            }
-            if started.elapsed() > START_TIME {
-                return Err(error).context(format!(
-                    "the API server is not ready after {} s: see the logs in {}",
-                    START_TIME.as_secs(),
-                    self.folder.display()
-                ));
-            }
-            thread::sleep(PERIOD);
-        }
-    }
-}
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        for child in &mut self.running {
-            child.kill();
-        }
+    /// Where each program is, and where it is to be seen.
+    fn binds(&self, names: &[&str]) -> Result<Vec<(&Path, String)>> {
+        names
+            .iter()
+            .map(|name| Ok((self.path(name)?, format!("{BIN}/{name}"))))
+            .collect()
     }
 }
 
@@ -324,229 +157,21 @@ pub(crate) fn node_address(index: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 2 + index, 15)
 }
 
-/// Names of the requests of nodes for serving certificates that nobody has decided on.
-fn pending_serving_requests(requests: &Value) -> Vec<String> {
-    let items = requests["items"].as_array().map_or(&[][..], Vec::as_slice);
-    items
-        .iter()
-        .filter(|item| {
-            item["spec"]["signerName"] == "kubernetes.io/kubelet-serving"
-                && item["status"]["conditions"].is_null()
-        })
-        .filter_map(|item| item["metadata"]["name"].as_str())
-        .map(str::to_string)
-        .collect()
-}
-
-/// Makes and writes all keys, certificates and configurations; returns the cluster's
-/// authority.
-fn write_keys(folder: &Path, ports: Ports) -> Result<String> {
-    let cluster = Authority::new("cluster")?;
-    cluster.write(folder, "cluster")?;
-    let serving = Purpose::Server(&[
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-        "kubernetes.default.svc.cluster.local",
-        "localhost",
-        "127.0.0.1",
-        GATEWAY,
-        API_SERVICE,
-    ]);
-    cluster
-        .issue("kube-apiserver", &serving)?
-        .write(folder, "api")?;
-    let administrator = Purpose::Client {
-        group: Some("system:masters"),
-    };
-    cluster
-        .issue("kube-apiserver-kubelet-client", &administrator)?
-        .write(folder, "kubelet-client")?;
-    let user = Purpose::Client { group: None };
-    for (name, purpose, file) in [
-        ("admin", &administrator, KUBECONFIG),
-        (
-            "system:kube-controller-manager",
-            &user,
-            "controller-manager.kubeconfig",
-        ),
-        ("system:kube-scheduler", &user, "scheduler.kubeconfig"),
-    ] {
-        let config = kubeconfig(&cluster, &cluster.issue(name, purpose)?, ports.api);
-        write(folder, file, &config.to_string())?;
+/// Ports of the workstation's loopback that nobody uses.
+fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let find = || "cannot find free ports";
+    // All are held until the last is known, so that no two are equal.
+    let mut held = Vec::new();
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).with_context(find)?;
+        *port = listener.local_addr().with_context(find)?.port();
+        held.push(listener);
     }
-    // Whoever may use etcd rules the cluster, and a workstation has other users.
-    let etcd = Authority::new("etcd")?;
-    etcd.write(folder, "etcd")?;
-    etcd.issue("etcd", &Purpose::Server(&["127.0.0.1"]))?
-        .write(folder, "etcd-server")?;
-    etcd.issue("kube-apiserver", &user)?
-        .write(folder, "etcd-client")?;
-    certificates::write_signing_key(folder, "service-accounts")?;
-    let egress = json!({
-        "apiVersion": "apiserver.k8s.io/v1beta1",
-        "kind": "EgressSelectorConfiguration",
-        "egressSelections": [{
-            "name": "cluster",
-            "connection": {
-                "proxyProtocol": "HTTPConnect",
-                "transport": { "uds": { "udsName": format!("{HOME}/{EGRESS}") } },
-            },
-        }],
-    });
-    write(folder, "egress.json", &egress.to_string())?;
-    Ok(cluster.certificate().to_string())
-}
-
-fn kubeconfig(authority: &Authority, client: &Certified, port: u16) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "bulkhead",
-        "clusters": [{
-            "name": "bulkhead",
-            "cluster": {
-                "server": format!("https://127.0.0.1:{port}"),
-                "certificate-authority-data": STANDARD.encode(authority.certificate()),
-            },
-        }],
-        "users": [{
-            "name": "bulkhead",
-            "user": {
-                "client-certificate-data": STANDARD.encode(&client.certificate),
-                "client-key-data": STANDARD.encode(&client.key),
-            },
-        }],
-        "contexts": [{
-            "name": "bulkhead",
-            "context": { "cluster": "bulkhead", "user": "bulkhead" },
-        }],
-    })
+    Ok(ports)
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
     let path = folder.join(name);
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn etcd(ports: Ports) -> Vec<String> {
-    let clients = format!("https://127.0.0.1:{}", ports.etcd);
-    let peers = format!("http://127.0.0.1:{}", ports.etcd_peers);
-    vec![
-        "--name=only".to_string(),
-        format!("--data-dir={HOME}/etcd"),
-        format!("--listen-client-urls={clients}"),
-        format!("--advertise-client-urls={clients}"),
-        format!("--listen-peer-urls={peers}"),
-        format!("--initial-advertise-peer-urls={peers}"),
-        format!("--initial-cluster=only={peers}"),
-        format!("--cert-file={HOME}/etcd-server.crt"),
-        format!("--key-file={HOME}/etcd-server.key"),
-        format!("--trusted-ca-file={HOME}/etcd.crt"),
-        "--client-cert-auth".to_string(),
-        "--unsafe-no-fsync".to_string(),
-        "--log-level=warn".to_string(),
-    ]
-}
-
-fn api_server(ports: Ports) -> Vec<String> {
-    vec![
-        "--bind-address=127.0.0.1".to_string(),
-        format!("--secure-port={}", ports.api),
-        // Where pods find it, behind its service.
-        format!("--advertise-address={GATEWAY}"),
-        format!("--etcd-servers=https://127.0.0.1:{}", ports.etcd),
-        format!("--etcd-cafile={HOME}/etcd.crt"),
-        format!("--etcd-certfile={HOME}/etcd-client.crt"),
-        format!("--etcd-keyfile={HOME}/etcd-client.key"),
-        format!("--tls-cert-file={HOME}/api.crt"),
-        format!("--tls-private-key-file={HOME}/api.key"),
-        format!("--client-ca-file={HOME}/cluster.crt"),
-        "--enable-bootstrap-token-auth".to_string(),
-        "--authorization-mode=Node,RBAC".to_string(),
-        "--enable-admission-plugins=NodeRestriction".to_string(),
-        "--allow-privileged".to_string(),
-        format!("--service-cluster-ip-range={SERVICES}"),
-        "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_string(),
-        format!("--service-account-key-file={HOME}/service-accounts.pub"),
-        format!("--service-account-signing-key-file={HOME}/service-accounts.key"),
-        format!("--kubelet-certificate-authority={HOME}/cluster.crt"),
-        format!("--kubelet-client-certificate={HOME}/kubelet-client.crt"),
-        format!("--kubelet-client-key={HOME}/kubelet-client.key"),
-        "--kubelet-preferred-address-types=InternalIP".to_string(),
-        format!("--egress-selector-config-file={HOME}/egress.json"),
-    ]
-}
-
-fn controller_manager(ports: Ports) -> Vec<String> {
-    let config = format!("{HOME}/controller-manager.kubeconfig");
-    vec![
-        "--bind-address=127.0.0.1".to_string(),
-        format!("--secure-port={}", ports.controller_manager),
-        format!("--kubeconfig={config}"),
-        format!("--authentication-kubeconfig={config}"),
-        format!("--authorization-kubeconfig={config}"),
-        "--leader-elect=false".to_string(),
-        "--controllers=*,bootstrapsigner,tokencleaner".to_string(),
-        "--use-service-account-credentials".to_string(),
-        format!("--cluster-signing-cert-file={HOME}/cluster.crt"),
-        format!("--cluster-signing-key-file={HOME}/cluster.key"),
-        format!("--root-ca-file={HOME}/cluster.crt"),
-        format!("--service-account-private-key-file={HOME}/service-accounts.key"),
-        "--allocate-node-cidrs".to_string(),
-        format!("--cluster-cidr={PODS}"),
-    ]
-}
-
-fn scheduler(ports: Ports) -> Vec<String> {
-    let config = format!("{HOME}/scheduler.kubeconfig");
-    vec![
-        "--bind-address=127.0.0.1".to_string(),
-        format!("--secure-port={}", ports.scheduler),
-        format!("--kubeconfig={config}"),
-        format!("--authentication-kubeconfig={config}"),
-        format!("--authorization-kubeconfig={config}"),
-        "--leader-elect=false".to_string(),
-    ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_undecided_serving_certificates_are_pending() {
-        let request = |name: &str, signer: &str, conditions: Value| {
-            json!({
-                "metadata": { "name": name },
-                "spec": { "signerName": signer },
-                "status": if conditions.is_null() { json!({}) } else { json!({ "conditions": conditions }) },
-            })
-        };
-        let requests = json!({ "items": [
-            request("a", "kubernetes.io/kubelet-serving", Value::Null),
-            request("b", "kubernetes.io/kubelet-serving", json!([{ "type": "Approved" }])),
-            request("c", "kubernetes.io/kube-apiserver-client-kubelet", Value::Null),
-        ]});
-        assert_eq!(pending_serving_requests(&requests), ["a"]);
-        assert!(pending_serving_requests(&json!({})).is_empty());
-    }
-
-    #[test]
-    fn keys_and_configurations_are_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let ports = Ports::of(Place::Workstation).unwrap();
-        let authority = write_keys(folder.path(), ports).unwrap();
-        let config = fs::read_to_string(folder.path().join(KUBECONFIG)).unwrap();
-        let config: Value = serde_json::from_str(&config).unwrap();
-        let known = config["clusters"][0]["cluster"]["certificate-authority-data"]
-            .as_str()
-            .unwrap();
-        assert_eq!(STANDARD.decode(known).unwrap(), authority.as_bytes());
-        assert_eq!(config["users"].as_array().unwrap().len(), 1);
-        for file in ["api.crt", "etcd-client.key", "service-accounts.pub"] {
-            let text = fs::read_to_string(folder.path().join(file)).unwrap();
-            assert!(text.starts_with("-----BEGIN "), "{file}: {text}");
-        }
-    }
 }

@@ -1,0 +1,198 @@
+//! What the machine does as a node of a Kubernetes cluster.
+
+use super::boot::check_clean;
+use crate::stage::{BOOT, Stage};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use test_vm::cluster::{Cluster, Place, has_condition};
+use test_vm::disk::{RawDisk, sparse_copy};
+use test_vm::{Builder, Disk, Machine, Reach, TestNetwork};
+
+/// The node's name.
+const NODE: &str = "node-1";
+/// Bytes of the node's disk, most of which are never written.
+const DISK_SIZE: u64 = 12 << 30;
+/// Processor seconds from power-on within which a node must have registered.
+const REGISTERED: f64 = 150.0;
+/// Processor seconds within which a pod must run.
+const POD: f64 = 60.0;
+
+/// A cluster and its only node, in one network.
+struct Node {
+    cluster: Cluster,
+    builder: Builder,
+    disk: PathBuf,
+}
+
+impl Node {
+    /// Everything but the node runs when this returns.
+    fn new(stage: &Stage<'_>) -> Result<Self> {
+        const DISK: &str = "disk.img";
+        let parts = stage.cluster()?;
+        let setup = stage.setup();
+        let network = stage.fresh_folder("network")?;
+        let network = Arc::new(TestNetwork::new(&setup.emulator, &network)?);
+        let cluster = Cluster::start(
+            &setup.emulator,
+            &parts.programs,
+            &stage.fresh_folder("cluster")?,
+            Place::Network(&network),
+            1,
+        )?;
+        let run = stage.fresh_folder("node")?;
+        let disk = run.join(DISK);
+        sparse_copy(&parts.node.join(DISK), &disk)?;
+        // Images and pods need some room; the node's data partition grows into it.
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&disk)
+            .and_then(|file| file.set_len(DISK_SIZE))
+            .context("cannot make the node's disk larger")?;
+        let mut builder = Builder::new(&parts.node, &run, &setup.variables, setup.acceleration);
+        builder.disk = Disk::Raw(DISK.to_string());
+        builder.reach = Reach::Shared { network, index: 0 };
+        builder.forwards = vec![cluster.plane.kubelet_forward(0)];
+        builder.user_data = Some(
+            format!(
+                "[settings.network]\nhostname = \"{NODE}\"\n{}",
+                cluster.node_settings()
+            )
+            .into_bytes(),
+        );
+        Ok(Self {
+            cluster,
+            builder,
+            disk,
+        })
+    }
+
+    /// Waits until the node is ready since the boot that `boot_id` is not the
+    /// identity of; returns that identity.
+    fn wait_until_ready(
+        &self,
+        stage: &mut Stage<'_>,
+        machine: &Machine,
+        boot_id: Option<&str>,
+    ) -> Result<String> {
+        let mut found = None;
+        machine.wait_until("the node has registered", REGISTERED, || {
+            found = self.boot_id().filter(|id| Some(id.as_str()) != boot_id);
+            found.is_some()
+        })?;
+        stage.note(format!(
+            "registered after {:.1} CPU s",
+            machine.cpu_seconds()
+        ));
+        machine.wait_until("the node is ready", POD, || {
+            // Whoever runs a cluster approves these.
+            let _ = self.cluster.plane.approve_serving_certificates();
+            self.object()
+                .is_ok_and(|node| has_condition(&node, "Ready"))
+        })?;
+        stage.note(format!("ready after {:.1} CPU s", machine.cpu_seconds()));
+        found.context("the node has no identity of its boot")
+    }
+
+    /// What its boots have left in the journal, when it is off. The partitions have
+    /// grown, so they are looked for anew.
+    fn check_clean(&self, stage: &Stage<'_>) -> Result<()> {
+        check_clean(&stage.journal(&RawDisk::open(&self.disk)?)?)
+    }
+
+    fn object(&self) -> Result<Value> {
+        self.cluster.plane.get(&["node", NODE])
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        let node = self.object().ok()?;
+        Some(node["status"]["nodeInfo"]["bootID"].as_str()?.to_string())
+    }
+
+    /// Waits until a pod is ready.
+    fn wait_for_pod(&self, machine: &Machine, name: &str) -> Result<()> {
+        machine
+            .wait_until(&format!("the pod {name} is ready"), POD, || {
+                self.cluster
+                    .plane
+                    .get(&["pod", name])
+                    .is_ok_and(|pod| has_condition(&pod, "Ready"))
+            })
+            .with_context(
+                || match self.cluster.plane.kubectl(&["describe", "pod", name]) {
+                    Ok(text) => text,
+                    Err(error) => format!("{error:#}"),
+                },
+            )
+    }
+}
+
+/// A pod that says hello, and then serves a page.
+fn greeter(image: &str) -> String {
+    format!(
+        r#"apiVersion: v1
+kind: Pod
+metadata:
+  name: greeter
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: greeter
+    image: {image}
+    args:
+    - -c
+    - trap exit TERM; echo hello from $(cat /proc/sys/kernel/hostname); echo page > /tmp/index.html; httpd -f -p 8080 -h /tmp & wait
+    readinessProbe:
+      tcpSocket: {{ port: 8080 }}
+      periodSeconds: 1
+"#
+    )
+}
+
+/// A node joins a cluster by user data alone and runs what the cluster gives it.
+pub(crate) fn node_joins(stage: &mut Stage<'_>) -> Result<()> {
+    let node = Node::new(stage)?;
+    let mut machine = stage.start(&node.builder)?;
+    let boot_id = node.wait_until_ready(stage, &machine, None)?;
+    let object = node.object()?;
+    let runtime = object["status"]["nodeInfo"]["containerRuntimeVersion"]
+        .as_str()
+        .unwrap_or_default();
+    ensure!(runtime.starts_with("containerd://2."), "{object:#}");
+    let version = object["status"]["nodeInfo"]["kubeletVersion"]
+        .as_str()
+        .unwrap_or_default();
+    ensure!(version.starts_with("v1."), "{object:#}");
+
+    let plane = &node.cluster.plane;
+    plane.apply(&greeter(&node.cluster.tools()))?;
+    node.wait_for_pod(&machine, "greeter")?;
+    stage.note(format!(
+        "first pod ready after {:.1} CPU s",
+        machine.cpu_seconds()
+    ));
+    let log = plane.kubectl(&["logs", "greeter"])?;
+    ensure!(log == "hello from greeter\n", "the pod's log is {log:?}");
+    let page = plane.kubectl(&[
+        "exec",
+        "greeter",
+        "--",
+        "wget",
+        "-q",
+        "-O-",
+        "http://127.0.0.1:8080/",
+    ])?;
+    ensure!(page == "page\n", "the pod serves {page:?}");
+
+    machine.power_off(BOOT)?;
+    drop(machine);
+    node.check_clean(stage)?;
+    let mut machine = stage.start(&node.builder)?;
+    node.wait_until_ready(stage, &machine, Some(&boot_id))?;
+    node.wait_for_pod(&machine, "greeter")?;
+    machine.power_off(BOOT)?;
+    drop(machine);
+    node.check_clean(stage)
+}

@@ -1,0 +1,525 @@
+//! The control plane: etcd, API server, controller manager and scheduler.
+//!
+//! One of each, nothing kept, no fsync.
+
+use super::certificates::{self, Authority, Certified, Purpose};
+use super::egress::Forward;
+use super::{BIN, GATEWAY, HOME, Place, Programs, free_ports, node_address, write};
+use crate::emulator::{Emulator, Start};
+use crate::services;
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sandbox::{Network, SandboxChild};
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::fs;
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The programs that a control plane is made of, and the client that goes with it.
+const CONTROL_PLANE: [&str; 5] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubectl",
+];
+
+/// The token by which nodes join.
+const BOOTSTRAP_TOKEN: &str = "abcdef.0123456789abcdef";
+/// The addresses of services.
+const SERVICES: &str = "10.96.0.0/16";
+/// The API server's own address among them: the first one.
+const API_SERVICE: &str = "10.96.0.1";
+/// The address that a cluster DNS would have, by convention the tenth.
+const CLUSTER_DNS: &str = "10.96.0.10";
+/// The addresses of pods, of which each node gets a part.
+const PODS: &str = "10.244.0.0/16";
+/// The port that kubelet listens at.
+const KUBELET_PORT: u16 = 10250;
+
+const KUBECONFIG: &str = "admin.kubeconfig";
+const EGRESS: &str = "egress.sock";
+
+/// How long the API server may take until it is ready, and a program until it ends.
+const START_TIME: Duration = Duration::from_secs(180);
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// What lets nodes join.
+const BOOTSTRAP: &str = include_str!("bootstrap.yaml");
+
+/// Ports of loopback.
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    api: u16,
+    etcd: u16,
+    etcd_peers: u16,
+    controller_manager: u16,
+    scheduler: u16,
+    kubelet: u16,
+}
+
+impl Ports {
+    fn of(place: Place<'_>) -> Result<Self> {
+        match place {
+            Place::Network(_) => Ok(Self {
+                api: 6443,
+                etcd: 2379,
+                etcd_peers: 2380,
+                controller_manager: 10257,
+                scheduler: 10259,
+                kubelet: KUBELET_PORT,
+            }),
+            Place::Workstation => {
+                let [
+                    api,
+                    etcd,
+                    etcd_peers,
+                    controller_manager,
+                    scheduler,
+                    kubelet,
+                ] = free_ports()?;
+                Ok(Self {
+                    api,
+                    etcd,
+                    etcd_peers,
+                    controller_manager,
+                    scheduler,
+                    kubelet,
+                })
+            }
+        }
+    }
+}
+
+/// A control plane that runs. Dropped, it is gone.
+#[derive(Debug)]
+pub struct ControlPlane {
+    emulator: Emulator,
+    programs: Programs,
+    folder: PathBuf,
+    network: Network,
+    ports: Ports,
+    authority: String,
+    /// In the order in which they are ended.
+    running: Vec<SandboxChild>,
+    _egress: services::Running,
+}
+
+impl ControlPlane {
+    /// Starts one and waits until its API server is ready. `folder` takes keys, data
+    /// and logs; `nodes` is the greatest number of nodes that the API server can reach.
+    pub(super) fn start(
+        emulator: &Emulator,
+        programs: &Programs,
+        folder: &Path,
+        place: Place<'_>,
+        nodes: u8,
+    ) -> Result<Self> {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        // Said before anything runs, rather than when the last of them is started.
+        programs.binds(&CONTROL_PLANE)?;
+        let ports = Ports::of(place)?;
+        let authority = write_keys(folder, ports)?;
+        let forwards: Vec<Forward> = (0..nodes)
+            .map(|index| Forward {
+                node: SocketAddrV4::new(node_address(index), KUBELET_PORT),
+                port: ports.kubelet + u16::from(index),
+            })
+            .collect();
+        let egress = services::start_egress(
+            match place {
+                Place::Network(network) => Some(network.pid()),
+                Place::Workstation => None,
+            },
+            &folder.join(EGRESS),
+            &forwards,
+        )?;
+        let mut plane = Self {
+            emulator: emulator.clone(),
+            programs: programs.clone(),
+            folder: folder.to_path_buf(),
+            network: place.network(),
+            ports,
+            authority,
+            running: Vec::new(),
+            _egress: egress,
+        };
+        plane.spawn("etcd", &etcd(ports))?;
+        plane.spawn("kube-apiserver", &api_server(ports))?;
+        plane.wait_until_ready()?;
+        plane.apply(BOOTSTRAP)?;
+        plane.spawn("kube-controller-manager", &controller_manager(ports))?;
+        plane.spawn("kube-scheduler", &scheduler(ports))?;
+        plane.running.reverse();
+        Ok(plane)
+    }
+
+    /// The port of loopback that has to lead to the kubelet of a node.
+    pub fn kubelet_forward(&self, index: u8) -> (u16, u16) {
+        (self.ports.kubelet + u16::from(index), KUBELET_PORT)
+    }
+
+    /// The settings by which a machine becomes a node of this cluster, as TOML.
+    pub(super) fn node_settings(&self) -> String {
+        format!(
+            "[settings.kubernetes]\n\
+             api-server = \"https://{GATEWAY}:{}\"\n\
+             cluster-certificate = \"{}\"\n\
+             authentication-mode = \"tls\"\n\
+             bootstrap-token = \"{BOOTSTRAP_TOKEN}\"\n\
+             cluster-name = \"test\"\n\
+             cluster-domain = \"cluster.local\"\n\
+             cluster-dns-ip = \"{CLUSTER_DNS}\"\n\
+             server-tls-bootstrap = true\n",
+            self.ports.api,
+            STANDARD.encode(&self.authority)
+        )
+    }
+
+    /// The administrator's configuration of `kubectl`, complete in itself.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.join(KUBECONFIG)
+    }
+
+    /// Runs `kubectl` and returns what it printed.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_with(arguments, b"")
+    }
+
+    /// Creates or changes the objects of a manifest.
+    pub fn apply(&self, manifest: &str) -> Result<()> {
+        self.kubectl_with(&["apply", "--filename=-"], manifest.as_bytes())
+            .map(drop)
+    }
+
+    /// Objects as `kubectl get --output=json` shows them.
+    pub fn get(&self, arguments: &[&str]) -> Result<Value> {
+        let arguments = [&["get", "--output=json"], arguments].concat();
+        let text = self.kubectl(&arguments)?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("kubectl {} printed no JSON", arguments.join(" ")))
+    }
+
+    /// Approves the certificates that nodes ask for to serve with, as whoever runs a
+    /// cluster does; returns how many there were.
+    pub fn approve_serving_certificates(&self) -> Result<usize> {
+        let requests = self.get(&["certificatesigningrequests"])?;
+        let pending = pending_serving_requests(&requests);
+        for name in &pending {
+            self.kubectl(&["certificate", "approve", name])?;
+        }
+        Ok(pending.len())
+    }
+
+    /// Whether some node of the cluster is ready.
+    pub fn has_ready_node(&self) -> Result<bool> {
+        let nodes = self.get(&["nodes"])?;
+        let nodes = nodes["items"].as_array();
+        Ok(nodes.is_some_and(|nodes| nodes.iter().any(|node| has_condition(node, "Ready"))))
+    }
+
+    fn kubectl_with(&self, arguments: &[&str], input: &[u8]) -> Result<String> {
+        let mut all = vec![OsString::from(format!("--kubeconfig={HOME}/{KUBECONFIG}"))];
+        all.extend(arguments.iter().map(OsString::from));
+        self.emulator.output(
+            Start {
+                folder: &self.folder,
+                readable: &self.programs.binds(&["kubectl"])?,
+                devices: &[],
+                network: self.network,
+                environment: &[("HOME", HOME)],
+                program: &format!("{BIN}/kubectl"),
+                log: "kubectl",
+                arguments: all,
+            },
+            input,
+        )
+    }
+
+    fn spawn(&mut self, program: &str, arguments: &[String]) -> Result<()> {
+        let child = self.emulator.spawn(Start {
+            folder: &self.folder,
+            readable: &self.programs.binds(&[program])?,
+            devices: &[],
+            network: self.network,
+            environment: &[],
+            program: &format!("{BIN}/{program}"),
+            log: program,
+            arguments: arguments.iter().map(OsString::from).collect(),
+        })?;
+        self.running.push(child);
+        Ok(())
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let Err(error) = self.kubectl(&["get", "--raw=/readyz"]) else {
+                return Ok(());
+            };
+            for child in &mut self.running {
+                if let Some(status) = child.try_wait().context("cannot ask for its state")? {
+                    bail!(
+                        "a program of the control plane has ended ({status}): see the logs in {}",
+                        self.folder.display()
+                    );
+                }
+            }
+            if started.elapsed() > START_TIME {
+                return Err(error).context(format!(
+                    "the API server is not ready after {} s: see the logs in {}",
+                    START_TIME.as_secs(),
+                    self.folder.display()
+                ));
+            }
+            thread::sleep(PERIOD);
+        }
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        for child in &mut self.running {
+            child.kill();
+        }
+    }
+}
+
+/// Whether the condition called `name` of an object is true.
+pub fn has_condition(object: &Value, name: &str) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == name && condition["status"] == "True")
+}
+
+/// Names of the requests of nodes for serving certificates that nobody has decided on.
+fn pending_serving_requests(requests: &Value) -> Vec<String> {
+    let items = requests["items"].as_array().map_or(&[][..], Vec::as_slice);
+    items
+        .iter()
+        .filter(|item| {
+            item["spec"]["signerName"] == "kubernetes.io/kubelet-serving"
+                && item["status"]["conditions"].is_null()
+        })
+        .filter_map(|item| item["metadata"]["name"].as_str())
+        .map(str::to_string)
+        .collect()
+}
+
+/// Makes and writes all keys, certificates and configurations; returns the cluster's
+/// authority.
+fn write_keys(folder: &Path, ports: Ports) -> Result<String> {
+    let cluster = Authority::new("cluster")?;
+    cluster.write(folder, "cluster")?;
+    let serving = Purpose::Server(&[
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        "localhost",
+        "127.0.0.1",
+        GATEWAY,
+        API_SERVICE,
+    ]);
+    cluster
+        .issue("kube-apiserver", &serving)?
+        .write(folder, "api")?;
+    let administrator = Purpose::Client {
+        group: Some("system:masters"),
+    };
+    cluster
+        .issue("kube-apiserver-kubelet-client", &administrator)?
+        .write(folder, "kubelet-client")?;
+    let user = Purpose::Client { group: None };
+    for (name, purpose, file) in [
+        ("admin", &administrator, KUBECONFIG),
+        (
+            "system:kube-controller-manager",
+            &user,
+            "controller-manager.kubeconfig",
+        ),
+        ("system:kube-scheduler", &user, "scheduler.kubeconfig"),
+    ] {
+        let config = kubeconfig(&cluster, &cluster.issue(name, purpose)?, ports.api);
+        write(folder, file, &config.to_string())?;
+    }
+    // Whoever may use etcd rules the cluster, and a workstation has other users.
+    let etcd = Authority::new("etcd")?;
+    etcd.write(folder, "etcd")?;
+    etcd.issue("etcd", &Purpose::Server(&["127.0.0.1"]))?
+        .write(folder, "etcd-server")?;
+    etcd.issue("kube-apiserver", &user)?
+        .write(folder, "etcd-client")?;
+    certificates::write_signing_key(folder, "service-accounts")?;
+    let egress = json!({
+        "apiVersion": "apiserver.k8s.io/v1beta1",
+        "kind": "EgressSelectorConfiguration",
+        "egressSelections": [{
+            "name": "cluster",
+            "connection": {
+                "proxyProtocol": "HTTPConnect",
+                "transport": { "uds": { "udsName": format!("{HOME}/{EGRESS}") } },
+            },
+        }],
+    });
+    write(folder, "egress.json", &egress.to_string())?;
+    Ok(cluster.certificate().to_string())
+}
+
+fn kubeconfig(authority: &Authority, client: &Certified, port: u16) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "bulkhead",
+        "clusters": [{
+            "name": "bulkhead",
+            "cluster": {
+                "server": format!("https://127.0.0.1:{port}"),
+                "certificate-authority-data": STANDARD.encode(authority.certificate()),
+            },
+        }],
+        "users": [{
+            "name": "bulkhead",
+            "user": {
+                "client-certificate-data": STANDARD.encode(&client.certificate),
+                "client-key-data": STANDARD.encode(&client.key),
+            },
+        }],
+        "contexts": [{
+            "name": "bulkhead",
+            "context": { "cluster": "bulkhead", "user": "bulkhead" },
+        }],
+    })
+}
+
+fn etcd(ports: Ports) -> Vec<String> {
+    let clients = format!("https://127.0.0.1:{}", ports.etcd);
+    let peers = format!("http://127.0.0.1:{}", ports.etcd_peers);
+    vec![
+        "--name=only".to_string(),
+        format!("--data-dir={HOME}/etcd"),
+        format!("--listen-client-urls={clients}"),
+        format!("--advertise-client-urls={clients}"),
+        format!("--listen-peer-urls={peers}"),
+        format!("--initial-advertise-peer-urls={peers}"),
+        format!("--initial-cluster=only={peers}"),
+        format!("--cert-file={HOME}/etcd-server.crt"),
+        format!("--key-file={HOME}/etcd-server.key"),
+        format!("--trusted-ca-file={HOME}/etcd.crt"),
+        "--client-cert-auth".to_string(),
+        // It calls itself, too.
+        format!("--client-cert-file={HOME}/etcd-client.crt"),
+        format!("--client-key-file={HOME}/etcd-client.key"),
+        "--unsafe-no-fsync".to_string(),
+        "--log-level=warn".to_string(),
+    ]
+}
+
+fn api_server(ports: Ports) -> Vec<String> {
+    vec![
+        "--bind-address=127.0.0.1".to_string(),
+        format!("--secure-port={}", ports.api),
+        // Where pods find it, behind its service.
+        format!("--advertise-address={GATEWAY}"),
+        format!("--etcd-servers=https://127.0.0.1:{}", ports.etcd),
+        format!("--etcd-cafile={HOME}/etcd.crt"),
+        format!("--etcd-certfile={HOME}/etcd-client.crt"),
+        format!("--etcd-keyfile={HOME}/etcd-client.key"),
+        format!("--tls-cert-file={HOME}/api.crt"),
+        format!("--tls-private-key-file={HOME}/api.key"),
+        format!("--client-ca-file={HOME}/cluster.crt"),
+        "--enable-bootstrap-token-auth".to_string(),
+        "--authorization-mode=Node,RBAC".to_string(),
+        "--enable-admission-plugins=NodeRestriction".to_string(),
+        "--allow-privileged".to_string(),
+        format!("--service-cluster-ip-range={SERVICES}"),
+        "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_string(),
+        format!("--service-account-key-file={HOME}/service-accounts.pub"),
+        format!("--service-account-signing-key-file={HOME}/service-accounts.key"),
+        format!("--kubelet-certificate-authority={HOME}/cluster.crt"),
+        format!("--kubelet-client-certificate={HOME}/kubelet-client.crt"),
+        format!("--kubelet-client-key={HOME}/kubelet-client.key"),
+        "--kubelet-preferred-address-types=InternalIP".to_string(),
+        format!("--egress-selector-config-file={HOME}/egress.json"),
+    ]
+}
+
+fn controller_manager(ports: Ports) -> Vec<String> {
+    let config = format!("{HOME}/controller-manager.kubeconfig");
+    vec![
+        "--bind-address=127.0.0.1".to_string(),
+        format!("--secure-port={}", ports.controller_manager),
+        format!("--kubeconfig={config}"),
+        format!("--authentication-kubeconfig={config}"),
+        format!("--authorization-kubeconfig={config}"),
+        "--leader-elect=false".to_string(),
+        "--controllers=*,bootstrapsigner,tokencleaner".to_string(),
+        "--use-service-account-credentials".to_string(),
+        format!("--cluster-signing-cert-file={HOME}/cluster.crt"),
+        format!("--cluster-signing-key-file={HOME}/cluster.key"),
+        format!("--root-ca-file={HOME}/cluster.crt"),
+        format!("--service-account-private-key-file={HOME}/service-accounts.key"),
+        "--allocate-node-cidrs".to_string(),
+        format!("--cluster-cidr={PODS}"),
+    ]
+}
+
+fn scheduler(ports: Ports) -> Vec<String> {
+    let config = format!("{HOME}/scheduler.kubeconfig");
+    vec![
+        "--bind-address=127.0.0.1".to_string(),
+        format!("--secure-port={}", ports.scheduler),
+        format!("--kubeconfig={config}"),
+        format!("--authentication-kubeconfig={config}"),
+        format!("--authorization-kubeconfig={config}"),
+        "--leader-elect=false".to_string(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_undecided_serving_certificates_are_pending() {
+        let request = |name: &str, signer: &str, conditions: Value| {
+            json!({
+                "metadata": { "name": name },
+                "spec": { "signerName": signer },
+                "status": if conditions.is_null() { json!({}) } else { json!({ "conditions": conditions }) },
+            })
+        };
+        let requests = json!({ "items": [
+            request("a", "kubernetes.io/kubelet-serving", Value::Null),
+            request("b", "kubernetes.io/kubelet-serving", json!([{ "type": "Approved" }])),
+            request("c", "kubernetes.io/kube-apiserver-client-kubelet", Value::Null),
+        ]});
+        assert_eq!(pending_serving_requests(&requests), ["a"]);
+        assert!(pending_serving_requests(&json!({})).is_empty());
+    }
+
+    #[test]
+    fn keys_and_configurations_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let ports = Ports::of(Place::Workstation).unwrap();
+        let authority = write_keys(folder.path(), ports).unwrap();
+        let config = fs::read_to_string(folder.path().join(KUBECONFIG)).unwrap();
+        let config: Value = serde_json::from_str(&config).unwrap();
+        let known = config["clusters"][0]["cluster"]["certificate-authority-data"]
+            .as_str()
+            .unwrap();
+        assert_eq!(STANDARD.decode(known).unwrap(), authority.as_bytes());
+        assert_eq!(config["users"].as_array().unwrap().len(), 1);
+        for file in ["api.crt", "etcd-client.key", "service-accounts.pub"] {
+            let text = fs::read_to_string(folder.path().join(file)).unwrap();
+            assert!(text.starts_with("-----BEGIN "), "{file}: {text}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A container registry beside the machines: over TLS with an authority of its own, and
+//! for those alone who know its password.
+
+use super::certificates::{Authority, Purpose};
+use super::{BIN, GATEWAY, HOME, Place, Programs, free_ports, write};
+use crate::emulator::{Emulator, Start};
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use oci_image::Image;
+use sandbox::{Network, SandboxChild};
+use serde_json::json;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The server, and a client that pushes to it.
+const PROGRAMS: [&str; 2] = ["registry", "crane"];
+
+const USER: &str = "test";
+const PASSWORD: &str = "swordfish";
+/// The password's hash by bcrypt, as the server wants it.
+const PASSWORDS: &str = "test:$2a$05$/Auj6Y/A701Tw2knRrf1a.nOeGJZ0y15eA2o7exuj.2kz..AXzAeG\n";
+const START_TIME: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// A registry that runs. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Registry {
+    emulator: Emulator,
+    programs: Programs,
+    folder: PathBuf,
+    network: Network,
+    port: u16,
+    authority: String,
+    running: SandboxChild,
+}
+
+impl Registry {
+    /// Starts one, with nothing in it, and waits until it answers. `folder` takes its
+    /// keys, images and log.
+    pub(super) fn start(
+        emulator: &Emulator,
+        programs: &Programs,
+        folder: &Path,
+        place: Place<'_>,
+    ) -> Result<Self> {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let port = match place {
+            Place::Network(_) => 5000,
+            Place::Workstation => {
+                let [port] = free_ports()?;
+                port
+            }
+        };
+        let authority = Authority::new("registry")?;
+        write(folder, "authority.crt", authority.certificate())?;
+        authority
+            .issue("registry", &Purpose::Server(&["127.0.0.1", GATEWAY]))?
+            .write(folder, "registry")?;
+        write(folder, "passwords", PASSWORDS)?;
+        // Every value is JSON, which is YAML, too.
+        let config = json!({
+            "version": 0.1,
+            "log": { "level": "warn", "accesslog": { "disabled": true } },
+            "storage": { "filesystem": { "rootdirectory": format!("{HOME}/images") } },
+            "auth": { "htpasswd": { "realm": "test", "path": format!("{HOME}/passwords") } },
+            "http": {
+                "addr": host(port),
+                "tls": {
+                    "certificate": format!("{HOME}/registry.crt"),
+                    "key": format!("{HOME}/registry.key"),
+                },
+            },
+        });
+        write(folder, "config.yaml", &config.to_string())?;
+        let login = STANDARD.encode(format!("{USER}:{PASSWORD}"));
+        let login = json!({ "auths": { host(port): { "auth": login } } });
+        write(folder, "config.json", &login.to_string())?;
+        let network = place.network();
+        let running = emulator.spawn(Start {
+            folder,
+            readable: &programs.binds(&PROGRAMS)?,
+            devices: &[],
+            network,
+            environment: &[],
+            program: &format!("{BIN}/registry"),
+            log: "registry",
+            arguments: ["serve".to_string(), format!("{HOME}/config.yaml")]
+                .map(OsString::from)
+                .to_vec(),
+        })?;
+        let mut registry = Self {
+            emulator: emulator.clone(),
+            programs: programs.clone(),
+            folder: folder.to_path_buf(),
+            network,
+            port,
+            authority: authority.certificate().to_string(),
+            running,
+        };
+        registry.wait_until_ready()?;
+        Ok(registry)
+    }
+
+    /// The name by which nodes know the image called `name` here, such as `app:1`.
+    pub fn image(&self, name: &str) -> String {
+        format!("{GATEWAY}:{}/{name}", self.port)
+    }
+
+    /// Puts `image` into the registry as `name`, such as `app:1`.
+    pub fn push(&self, name: &str, image: &Image) -> Result<()> {
+        const LAYOUT: &str = "layout";
+        let layout = self.folder.join(LAYOUT);
+        image.write_layout(name, &layout)?;
+        let pushed = self.crane(&["push", LAYOUT, &format!("{}/{name}", host(self.port))]);
+        fs::remove_dir_all(&layout)
+            .with_context(|| format!("cannot remove {}", layout.display()))?;
+        pushed.map(drop)
+    }
+
+    /// The settings by which a node trusts the registry and logs in there, as TOML.
+    pub(super) fn node_settings(&self) -> String {
+        format!(
+            "[settings.pki.registry]\n\
+             trusted = true\n\
+             data = \"{}\"\n\
+             [[settings.container-registry.credentials]]\n\
+             registry = \"{GATEWAY}:{}\"\n\
+             username = \"{USER}\"\n\
+             password = \"{PASSWORD}\"\n",
+            STANDARD.encode(&self.authority),
+            self.port
+        )
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let Err(error) = self.crane(&["catalog", &host(self.port)]) else {
+                return Ok(());
+            };
+            let ended = self
+                .running
+                .try_wait()
+                .context("cannot ask for its state")?;
+            if ended.is_some() || started.elapsed() > START_TIME {
+                return Err(error).context(format!(
+                    "the registry does not answer: see {}",
+                    self.folder.join("registry.log").display()
+                ));
+            }
+            thread::sleep(PERIOD);
+        }
+    }
+
+    fn crane(&self, arguments: &[&str]) -> Result<String> {
+        self.emulator.output(
+            Start {
+                folder: &self.folder,
+                readable: &self.programs.binds(&PROGRAMS)?,
+                devices: &[],
+                network: self.network,
+                environment: &[
+                    ("DOCKER_CONFIG", HOME),
+                    ("SSL_CERT_FILE", &format!("{HOME}/authority.crt")),
+                ],
+                program: &format!("{BIN}/crane"),
+                log: "crane",
+                arguments: arguments.iter().map(OsString::from).collect(),
+            },
+            b"",
+        )
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.running.kill();
+    }
+}
+
+/// Where the registry is for programs beside it.
+fn host(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
