@@ -11,10 +11,21 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use boot_slots::gpt;
 use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use sysutil::sys;
 
 use super::ext4::BOOT_RECORD_SIZE;
 use super::plan::{Action, Mount, Preparation, Purpose};
+
+/// What a mounted partition allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everything.
+    Full,
+    /// To be read: the file system says that it must not be changed, or the disk
+    /// takes no writes. The kernel mounts it then without being asked to.
+    ReadOnly,
+}
 
 /// What the steps of a plan do to the world.
 pub trait Machine {
@@ -23,7 +34,7 @@ pub trait Machine {
     /// Prepares a partition for being mounted.
     fn prepare(&mut self, purpose: Purpose, device: &Path, how: &Preparation) -> Result<()>;
     /// Mounts a prepared partition.
-    fn mount(&mut self, purpose: Purpose, device: &Path, target: &Path) -> Result<()>;
+    fn mount(&mut self, purpose: Purpose, device: &Path, target: &Path) -> Result<Access>;
     /// Mounts a file system in memory in place of a partition.
     fn mount_memory(&mut self, target: &Path) -> Result<()>;
     /// Grows a mounted file system.
@@ -70,7 +81,8 @@ fn mount_volume(mount: &Mount, machine: &mut dyn Machine) -> Result<()> {
                 .prepare(mount.purpose, device, attempt)
                 .and_then(|()| machine.mount(mount.purpose, device, &mount.target));
             match result {
-                Ok(()) => {
+                Ok(Access::ReadOnly) => return read_only(mount, machine),
+                Ok(Access::Full) => {
                     let made = matches!(attempt, Preparation::Make(_));
                     return match mount.grow_to {
                         Some(blocks) if !made => machine.grow(&mount.target, blocks),
@@ -88,6 +100,19 @@ fn mount_volume(mount: &Mount, machine: &mut dyn Machine) -> Result<()> {
         (Some(_), false) => failures.join("; then "),
     };
     bail!("the {name} cannot be used, what is written is lost at reboot: {why}")
+}
+
+/// What can be read of a partition is worth more than a new one: the machine keeps the
+/// settings that it has. Where everything is written to, that does not help.
+fn read_only(mount: &Mount, machine: &mut dyn Machine) -> Result<()> {
+    let name = mount.purpose.name();
+    match mount.purpose {
+        Purpose::State => bail!("the {name} can only be read, nothing in it can be changed"),
+        Purpose::Data => {
+            machine.mount_memory(&mount.target)?;
+            bail!("the {name} can only be read, what is written is lost at reboot")
+        }
+    }
 }
 
 /// The machine that this program runs on.
@@ -140,7 +165,7 @@ impl Machine for Host {
         }
     }
 
-    fn mount(&mut self, purpose: Purpose, device: &Path, target: &Path) -> Result<()> {
+    fn mount(&mut self, purpose: Purpose, device: &Path, target: &Path) -> Result<Access> {
         let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
         if purpose == Purpose::State {
             flags |= MsFlags::MS_NOEXEC;
@@ -153,7 +178,14 @@ impl Machine for Host {
             Some("errors=remount-ro"),
         )
         .with_context(|| format!("mounting {} at {}", device.display(), target.display()))?;
-        make_private(target)
+        make_private(target)?;
+        let mounted = statvfs(target)
+            .with_context(|| format!("asking what {} allows", target.display()))?
+            .flags();
+        Ok(match mounted.contains(FsFlags::ST_RDONLY) {
+            true => Access::ReadOnly,
+            false => Access::Full,
+        })
     }
 
     fn mount_memory(&mut self, target: &Path) -> Result<()> {
@@ -294,6 +326,7 @@ mod tests {
     #[derive(Default)]
     struct Recorder {
         failing: Vec<&'static str>,
+        read_only: bool,
         done: Vec<String>,
         said: Vec<String>,
     }
@@ -326,8 +359,12 @@ mod tests {
                 Preparation::Make(_) => "make".to_owned(),
             })
         }
-        fn mount(&mut self, _: Purpose, device: &Path, _: &Path) -> Result<()> {
-            self.record(format!("mount {}", device.display()))
+        fn mount(&mut self, _: Purpose, device: &Path, _: &Path) -> Result<Access> {
+            self.record(format!("mount {}", device.display()))?;
+            Ok(match self.read_only {
+                true => Access::ReadOnly,
+                false => Access::Full,
+            })
         }
         fn mount_memory(&mut self, target: &Path) -> Result<()> {
             self.record(format!("memory {}", target.display()))
@@ -398,6 +435,30 @@ mod tests {
 
         let (problems, _) = check(&[], &[], &["memory /t"]);
         assert!(problems[0].contains("/dev/x6 holds something that is not ours"));
+    }
+
+    #[test]
+    fn what_can_only_be_read_is_not_made_again() {
+        let make = Preparation::Make("broken".to_owned());
+        for (purpose, expected) in [
+            (Purpose::State, &["mount /dev/x6"][..]),
+            (Purpose::Data, &["mount /dev/x6", "memory /t"]),
+        ] {
+            let mount = Mount {
+                purpose,
+                device: Some("/dev/x6".into()),
+                target: "/t".into(),
+                attempts: vec![Preparation::None, make.clone()],
+                grow_to: Some(9),
+            };
+            let mut machine = Recorder {
+                read_only: true,
+                ..Recorder::default()
+            };
+            let problems = execute(&[Action::Mount(mount)], &mut machine);
+            assert_eq!(machine.done, expected);
+            assert!(problems[0].contains("can only be read"), "{problems:?}");
+        }
     }
 
     #[test]
