@@ -140,6 +140,9 @@ pub struct Builder {
     /// Further ports of loopback, in the machine's network, that lead into the guest:
     /// (outside, inside).
     pub forwards: Vec<(u16, u16)>,
+    /// What the machine's clock says at power-on, such as `1970-01-01T00:00:00`; the
+    /// workstation's time if it is not given.
+    pub clock: Option<&'static str>,
     /// User data, given to the guest by the firmware's configuration device.
     pub user_data: Option<Vec<u8>>,
     /// What answers on the network: used with [`Reach::Isolated`].
@@ -167,6 +170,7 @@ impl Builder {
             reach: Reach::Isolated,
             cards: 1,
             forwards: Vec::new(),
+            clock: None,
             user_data: None,
             services: Services::default(),
             helper: services::helper_of_this_program(),
@@ -446,6 +450,9 @@ impl Builder {
                 arguments.option("-netdev", format!("hubport,id={port},hubid=0"));
                 arguments.card(card, &port);
             }
+        }
+        if let Some(clock) = self.clock {
+            arguments.option("-rtc", format!("base={clock}"));
         }
         if self.user_data.is_some() {
             arguments.option(

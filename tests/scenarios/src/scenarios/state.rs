@@ -1,9 +1,15 @@
 //! The state and data partitions.
 
+use super::boot::check_clean;
+use super::set;
 use crate::stage::{BOOT, Stage, Which, marks};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use boot_slots::layout::Role;
-use std::fs::File;
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::path::Path;
+use test_vm::Machine;
+use test_vm::api::Api;
 use test_vm::disk::RawDisk;
 
 /// A state partition of zeros.
@@ -43,6 +49,97 @@ fn made_again(stage: &mut Stage<'_>, block: impl FnMut(u64) -> [u8; 4096]) -> Re
         "the state partition has no ext4 file system afterwards"
     );
     Ok(())
+}
+
+/// A state partition without a free block: what was set holds, what is set now is
+/// refused with the reason.
+pub(crate) fn full(stage: &mut Stage<'_>) -> Result<()> {
+    const SAID: &str = "set before the disk was full";
+    let (builder, disk, machine) = stage.booted()?;
+    let api = Api::at(&machine.api_socket());
+    set(&api, &json!({ "motd": SAID }))?;
+    stage.power_off(machine)?;
+    change_state(stage, &disk, |folder| {
+        fs::write(folder.join("large"), [0xff; 1 << 20])?;
+        fs::write(folder.join("small"), [0xff; 4096])?;
+        let large = (0..256).map(|number| format!("write large large-{number}\n"));
+        let small = (0..256).map(|number| format!("write small small-{number}\n"));
+        Ok(large.chain(small).collect())
+    })?;
+
+    let mut machine = stage.start(&builder)?;
+    machine.wait_for(marks::BOOT_COMPLETE, BOOT)?;
+    stays_as_it_is(&machine, SAID, "no space left")?;
+    stage.power_off(machine)
+}
+
+/// A state partition that can only be read: what was set holds, what is set now is
+/// refused with the reason.
+pub(crate) fn read_only(stage: &mut Stage<'_>) -> Result<()> {
+    const SAID: &str = "set before the disk was read-only";
+    let (builder, disk, machine) = stage.booted()?;
+    let api = Api::at(&machine.api_socket());
+    set(&api, &json!({ "motd": SAID }))?;
+    stage.power_off(machine)?;
+    change_state(stage, &disk, |_| Ok("feature read-only\n".to_string()))?;
+
+    let mut machine = stage.start(&builder)?;
+    let line = machine.wait_for("state partition can only be read", BOOT)?;
+    stage.note(format!("the console says: {}", line.text));
+    // Its boot does not count as complete, but there is no better image to go back to.
+    machine.wait_for("going on with image", BOOT)?;
+    stays_as_it_is(&machine, SAID, "read-only file system")?;
+    stage.power_off(machine)
+}
+
+/// The API has the motd `said`, and refuses another one with a message that has `why`.
+fn stays_as_it_is(machine: &Machine, said: &str, why: &str) -> Result<()> {
+    let api = Api::at(&machine.api_socket());
+    machine.wait_until("the API answers", BOOT, || api.answers())?;
+    let motd = || -> Result<Value> { Ok(api.get("/settings")?["motd"].take()) };
+    ensure!(motd()? == said, "after the boot the motd is {}", motd()?);
+    let Err(refused) = set(&api, &json!({ "motd": "x".repeat(60_000) })) else {
+        bail!("a partition that takes no writes took a commit");
+    };
+    let refused = format!("{refused:#}");
+    ensure!(
+        refused.to_lowercase().contains(why),
+        "the refusal does not say why: {refused}"
+    );
+    ensure!(motd()? == said, "after the refusal the motd is {}", motd()?);
+    Ok(())
+}
+
+/// Runs commands of debugfs on the file system of the state partition.
+fn change_state(
+    stage: &Stage<'_>,
+    disk: &RawDisk,
+    commands: impl FnOnce(&Path) -> Result<String>,
+) -> Result<()> {
+    let folder = stage.fresh_folder("state")?;
+    let image = folder.join("state.img");
+    disk.extract(Role::State, &image)?;
+    let commands = commands(&folder)?;
+    fs::write(folder.join("commands"), commands).context("cannot write commands of debugfs")?;
+    let arguments = ["-w", "-f", "commands", "state.img"];
+    stage.setup().emulator.run(&folder, "debugfs", &arguments)?;
+    disk.install(Role::State, &image)
+}
+
+/// A clock without a battery: the boot goes on, and no time before the image's shows.
+pub(crate) fn clock_of_1970(stage: &mut Stage<'_>) -> Result<()> {
+    let (mut builder, disk) = stage.machine(Which::Twin, "machine")?;
+    builder.clock = Some("1970-01-01T00:00:00");
+    let machine = stage.boot(&builder)?;
+    let api = Api::at(&machine.api_socket());
+    machine.wait_until("the API answers", BOOT, || api.answers())?;
+    set(&api, &json!({ "motd": "set in another time" }))?;
+    let date = api.request("GET", "/os", None)?;
+    let date = date.header("date").context("the API sends no date")?;
+    stage.note(format!("the host's clock says {date}"));
+    ensure!(!date.contains(" 1970 "), "the host's clock says {date}");
+    stage.power_off(machine)?;
+    check_clean(&stage.journal(&disk)?)
 }
 
 /// On a bigger disk the data partition and its file system grow.
