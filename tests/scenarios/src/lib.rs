@@ -265,6 +265,14 @@ pub const ALL: &[Scenario] = &[
         run: scenarios::state::clock_of_1970,
     },
     Scenario {
+        name: "kernel-parameters",
+        about: "without Secure Boot, kernel parameters of the settings hold from the next boot on",
+        tier: Tier::Two,
+        budget: 130.0,
+        cluster: false,
+        run: scenarios::boot::kernel_parameters,
+    },
+    Scenario {
         name: "node-joins",
         about: "a node joins a cluster by user data alone, runs pods of a private registry, and does so again after a reboot",
         tier: Tier::Two,

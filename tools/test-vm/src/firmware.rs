@@ -21,6 +21,11 @@ pub struct Certificates {
 const OWNER: &str = "7c3e2c5e-3b0c-4f0a-9d0b-8a9c1e4d5f60";
 const EMPTY_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
+/// The store of variables of a firmware that knows no keys: Secure Boot is off.
+pub fn without_keys(emulator: &Emulator) -> Result<PathBuf> {
+    emulator.file(EMPTY_VARIABLES)
+}
+
 /// The store of variables with Secure Boot on under `certificates`; made once and
 /// kept in `cache`.
 pub fn variables(

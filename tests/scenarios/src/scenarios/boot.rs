@@ -1,10 +1,13 @@
 //! A boot with nothing wrong.
 
 use crate::evidence::Journal;
-use crate::stage::{Stage, Which, marks};
+use crate::stage::{BOOT, Stage, Which, marks};
 use anyhow::{Result, bail, ensure};
+use serde_json::json;
 use std::os::unix::net::UnixStream;
+use test_vm::api::Api;
 use test_vm::probe::{Probe, Refused};
+use test_vm::{Machine, Wait, firmware};
 
 /// Firmware to boot complete and off again, on the variant itself.
 pub(crate) fn clean_boot(stage: &mut Stage<'_>) -> Result<()> {
@@ -35,6 +38,54 @@ pub(crate) fn check_clean(journal: &Journal) -> Result<()> {
     journal.forbid("avc:  denied")?;
     journal.forbid("Failed with result")?;
     journal.forbid("dependency failed")
+}
+
+/// Kernel parameters of the settings, with a firmware that checks no signatures: they
+/// hold from the next boot on, and until they are taken back.
+pub(crate) fn kernel_parameters(stage: &mut Stage<'_>) -> Result<()> {
+    let (mut builder, _) = stage.machine(Which::Twin, "machine")?;
+    builder.variables = firmware::without_keys(&stage.setup().emulator)?;
+    let mut machine = stage.boot(&builder)?;
+    let api = Api::at(&machine.api_socket());
+    let socket = machine.probe_socket();
+    let line = || Probe::connect(&socket)?.read("/proc/cmdline");
+    let wanted = json!({ "boot": { "kernel-parameters": { "log_buf_len": ["1M"] } } });
+    machine.wait_until("the API answers", BOOT, || api.answers())?;
+    ensure!(
+        !line()?.contains("bulkhead.settings"),
+        "before, the kernel has {}",
+        line()?
+    );
+    // The restart must not overtake what writes the parameters to the disk.
+    const APPLIED: &str = "/tx/commit_and_apply?tx=scenario&wait=true";
+    api.json("PATCH", "/settings?tx=scenario", Some(&wanted))?;
+    api.json("POST", APPLIED, None)?;
+    restart(&mut machine, &api)?;
+    ensure!(
+        line()?.contains(" bulkhead.settings log_buf_len=1M"),
+        "with the setting, the kernel has {}",
+        line()?
+    );
+    api.json(
+        "DELETE",
+        "/settings?tx=scenario&keys=settings.boot.kernel",
+        None,
+    )?;
+    api.json("POST", APPLIED, None)?;
+    restart(&mut machine, &api)?;
+    ensure!(
+        !line()?.contains("bulkhead.settings"),
+        "without the setting, the kernel has {}",
+        line()?
+    );
+    stage.power_off(machine)
+}
+
+fn restart(machine: &mut Machine, api: &Api) -> Result<()> {
+    machine.skip_to_now();
+    api.json("POST", "/actions/reboot", None)?;
+    machine.wait(&Wait::line(marks::BOOT_COMPLETE, BOOT + 30.0).across_resets())?;
+    machine.wait_until("the API answers", BOOT, || api.answers())
 }
 
 /// MiB that a host of 2 GiB may use, caches that it does not need left out.
