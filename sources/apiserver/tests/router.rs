@@ -308,6 +308,17 @@ async fn unsetting() {
             (r#"PATCH /settings {"motd":"y"}"#, "204"),
             ("POST /tx/commit", r#"200 ["settings.motd"]"#),
             ("GET /settings?prefix=motd", r#"200 {"motd":"y"}"#),
+            // A setting may be called by its other name.
+            (
+                r#"PATCH /settings {"boot":{"kernel-parameters":{"nosmt":[]}}}"#,
+                "204",
+            ),
+            ("POST /tx/commit", r#"200 ["settings.boot.kernel.nosmt"]"#),
+            (
+                "DELETE /settings?keys=settings.boot.kernel-parameters",
+                "204",
+            ),
+            ("POST /tx/commit", r#"200 ["settings.boot.kernel.nosmt"]"#),
             ("DELETE /settings", "400 parameter keys is missing"),
             (
                 "DELETE /settings?keys=nothing",

@@ -194,6 +194,22 @@ impl Schema {
         }
     }
 
+    /// `key` by the names that settings are stored under, where it has other ones.
+    pub fn canonical(&self, key: &Key) -> Key {
+        let mut canonical = Key::root();
+        for part in key.parts() {
+            let name = match self.at(&canonical) {
+                Some(Self::Table { fields, .. }) => fields
+                    .iter()
+                    .find(|field| field.is_named(part))
+                    .map_or(part.as_str(), |field| field.name),
+                _ => part,
+            };
+            canonical.push(name);
+        }
+        canonical
+    }
+
     /// True if `key` names a setting or a table that there can be.
     pub fn knows(&self, key: &Key) -> bool {
         self.walk(key).is_ok()

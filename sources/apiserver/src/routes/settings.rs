@@ -126,6 +126,8 @@ fn overlay(into: &mut Value, from: Value) {
 /// `DELETE /settings?keys=…` (ours): the settings lose what the user gave them.
 pub async fn unset(app: &App, request: &Request) -> Reply {
     let keys = keys(request)?.ok_or_else(|| Answer::text(400, "parameter keys is missing"))?;
+    let schema = app.host.schema();
+    let keys: Vec<Key> = keys.iter().map(|key| schema.canonical(key)).collect();
     let mut store = app.store.lock().await;
     store.unset(transaction(request), &keys).map_err(refusal)?;
     Ok(Answer::done())
