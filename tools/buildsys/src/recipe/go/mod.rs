@@ -148,7 +148,7 @@ impl GoPrograms {
         if let Some(entry) = store.get(&key)? {
             return Ok(entry);
         }
-        let settings = UserSettings::read()?;
+        let settings = UserSettings::read(base)?;
         let go = GoToolchain::prepare(context, project, &self.pin, base, &settings, store)?;
         let modules = self.modules(context, project, base, &go, &settings, store)?;
         self.build_from(context, base, &go, &modules, store, cache)

@@ -3,7 +3,8 @@
 //! Go is run from the toolchain, in a sandbox; what says where modules come from
 //! and what vouches for them is the user's, as it is when the user runs Go.
 
-use anyhow::{Context, Result};
+use crate::sdk::Toolchain;
+use anyhow::{Context, Result, ensure};
 use sandbox::{Network, Sandbox};
 use std::collections::BTreeMap;
 use std::env;
@@ -24,9 +25,6 @@ const VARIABLES: [&str; 7] = [
     "GOAUTH",
 ];
 
-/// Go's own defaults, where the user has none.
-const DEFAULT_PROXY: &str = "direct";
-
 /// Where downloads of earlier builds are seen in the sandbox.
 const DOWNLOADS: &str = "/downloads";
 
@@ -40,8 +38,9 @@ pub struct UserSettings {
 }
 
 impl UserSettings {
-    /// Reads what the environment says and what `go env -w` has written.
-    pub fn read() -> Result<Self> {
+    /// Reads what the environment says and what `go env -w` has written. Where neither
+    /// says from where modules come, the Go of `base` knows its own default.
+    pub fn read(base: &Toolchain) -> Result<Self> {
         let text = match settings_file(|name| env::var_os(name)) {
             None => String::new(),
             Some(path) => match fs::read_to_string(&path) {
@@ -50,6 +49,9 @@ impl UserSettings {
             },
         };
         let mut settings = Self::of(&text, |name| env::var(name).ok());
+        if !settings.variables.contains_key("GOPROXY") {
+            settings.variables.insert("GOPROXY", default_proxy(base)?);
+        }
         let home = env::var_os("HOME").map(PathBuf::from);
         let netrc = env::var_os("NETRC").map(PathBuf::from);
         if let Some(file) = netrc.or_else(|| Some(home?.join(".netrc")))
@@ -95,7 +97,7 @@ impl UserSettings {
     pub fn proxy(&self) -> &str {
         self.variables
             .get("GOPROXY")
-            .map_or(DEFAULT_PROXY, String::as_str)
+            .map_or("direct", String::as_str)
     }
 
     /// Lets `sandbox` download as the user's Go would; what lies in the folder
@@ -115,6 +117,24 @@ impl UserSettings {
             .env("GOPROXY", format!("file://{DOWNLOADS},{}", self.proxy()))
             .env("NETRC", "/tmp/.netrc")
     }
+}
+
+/// Where the Go of `base` takes modules from when nobody says anything else.
+fn default_proxy(base: &Toolchain) -> Result<String> {
+    let asked = base
+        .sandbox()
+        .env("GOENV", "off")
+        .env("GOTOOLCHAIN", "local")
+        .env("HOME", "/tmp")
+        .command("go", ["env", "GOPROXY"])
+        .output()
+        .context("cannot ask Go for its default proxy")?;
+    ensure!(
+        asked.status.success(),
+        "cannot ask Go for its default proxy: {}",
+        String::from_utf8_lossy(&asked.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&asked.stdout).trim().to_string())
 }
 
 /// Lets `sandbox` take modules from the folder `downloads` alone. What is verified
@@ -158,7 +178,7 @@ mod tests {
             settings.files,
             [("/srv/modules".into(), "/srv/modules".into())]
         );
-        assert_eq!(UserSettings::of("", |_| None).proxy(), DEFAULT_PROXY);
+        assert_eq!(UserSettings::of("", |_| None).proxy(), "direct");
     }
 
     #[test]
