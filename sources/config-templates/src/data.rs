@@ -1,4 +1,4 @@
-//! Documents as data: read in one format, changed, written in another.
+//! Documents as data: read in one format, written in another.
 
 use crate::catalog::Format;
 use anyhow::{Context, Result, bail};
@@ -26,23 +26,6 @@ pub(crate) fn write(format: Format, value: &Value) -> Result<String> {
     }
 }
 
-/// Lays one document over another: tables are merged, everything else is replaced.
-pub(crate) fn lay_over(into: &mut Value, over: Value) {
-    match (into, over) {
-        (Value::Object(into), Value::Object(over)) => {
-            for (name, value) in over {
-                match into.get_mut(&name) {
-                    Some(there) => lay_over(there, value),
-                    None => {
-                        into.insert(name, value);
-                    }
-                }
-            }
-        }
-        (into, over) => *into = over,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,18 +45,5 @@ mod tests {
         let toml = write(Format::Toml, &value).expect("TOML");
         assert_eq!(read(Format::Toml, &toml).expect("TOML"), value, "{toml}");
         assert!(write(Format::Text, &value).is_err());
-    }
-
-    #[test]
-    fn tables_are_merged_and_all_else_replaced() {
-        let mut value = json!({"a": {"b": 1, "c": [1, 2]}, "d": 4});
-        lay_over(
-            &mut value,
-            json!({"a": {"c": [3], "e": {"f": 5}}, "d": {"g": 6}}),
-        );
-        assert_eq!(
-            value,
-            json!({"a": {"b": 1, "c": [3], "e": {"f": 5}}, "d": {"g": 6}})
-        );
     }
 }

@@ -6,8 +6,8 @@ use crate::{data, filters, folder};
 use anyhow::{Context, Result, bail, ensure};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
-use serde_json::{Map, Value};
-use settings::{Document, Model, Settings, Variant};
+use serde_json::Value;
+use settings::{Document, Model, Settings, Variant, lay_over, merge_tables};
 use std::fs;
 use std::path::Path;
 
@@ -154,8 +154,8 @@ fn finish(file: &ConfigFile, settings: &Document, text: String) -> Result<String
         return Ok(text);
     }
     let mut value = data::read(written_in, &text)?;
-    if let Some(over) = overlay.and_then(|key| settings.get(&key).cloned()) {
-        data::lay_over(&mut value, over);
+    if let Some(over) = overlay.and_then(|key| settings.get(&key)) {
+        lay_over(&mut value, over);
     }
     data::write(file.format, &value)
 }
@@ -172,20 +172,9 @@ fn visible(file: &ConfigFile, settings: &Document) -> Value {
             let group = settings::Key::from_parts([group.as_str()]);
             read.iter().any(|read| read.touches(&group))
         });
-        overlay(tree, chosen.tree());
+        merge_tables(tree, chosen.tree());
     }
     tree
-}
-
-fn overlay(into: &mut Map<String, Value>, from: &Map<String, Value>) {
-    for (name, value) in from {
-        match (into.get_mut(name), value) {
-            (Some(Value::Object(into)), Value::Object(from)) => overlay(into, from),
-            _ => {
-                into.insert(name.clone(), value.clone());
-            }
-        }
-    }
 }
 
 /// The template's error with its line, and what caused it.

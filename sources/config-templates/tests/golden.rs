@@ -82,19 +82,11 @@ fn every_file_renders_as_recorded() {
         for file in rendered.files() {
             let path = case.join(file.path.trim_start_matches('/'));
             expected.insert(path.clone());
-            if std::env::var_os("UPDATE_EXPECT").is_some() {
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-            }
-            expect_file![path].assert_eq(&file.text);
+            check(&path, &file.text);
         }
     }
     assert!(cases >= 3, "the documents were found");
-    let found = all_files(&golden);
-    let stale: Vec<_> = found
-        .iter()
-        .filter(|path| !expected.contains(*path) && path.parent() != Some(&golden))
-        .collect();
-    assert!(stale.is_empty(), "no template renders these: {stale:?}");
+    no_others(&golden, &expected);
 }
 
 /// A document that a node's files are rendered from: where it lies below `tests`, and
@@ -169,17 +161,28 @@ fn a_node_renders_as_recorded() {
                     case.join(format!("1.{minor}{}", file.path))
                 };
                 expected.insert(path.clone());
-                if std::env::var_os("UPDATE_EXPECT").is_some() {
-                    fs::create_dir_all(path.parent().unwrap()).unwrap();
-                }
-                expect_file![path].assert_eq(&file.text);
+                check(&path, &file.text);
             }
         }
     }
-    let found = all_files(&golden);
+    no_others(&golden, &expected);
+}
+
+/// Compares a rendered text with the golden file at `path`, or writes that.
+fn check(path: &Path, text: &str) {
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+    }
+    expect_file![path].assert_eq(text);
+}
+
+/// The golden files below `golden` are those that templates render; documents that they
+/// are rendered from lie directly in it.
+fn no_others(golden: &Path, expected: &BTreeSet<PathBuf>) {
+    let found = all_files(golden);
     let stale: Vec<_> = found
         .iter()
-        .filter(|path| !expected.contains(*path) && path.parent() != Some(&golden))
+        .filter(|path| !expected.contains(*path) && path.parent() != Some(golden))
         .collect();
     assert!(stale.is_empty(), "no template renders these: {stale:?}");
 }

@@ -66,7 +66,7 @@ impl State {
     /// The user's settings with those that are put aside.
     pub(crate) fn all_of_user(&self) -> Map<String, Value> {
         let mut tree = self.parked.clone();
-        overlay(&mut tree, self.user.tree().clone());
+        settings::merge_tables(&mut tree, self.user.tree());
         tree
     }
 }
@@ -217,7 +217,7 @@ fn take(stored: Stored, release: &Release) -> (State, Vec<String>) {
     }
     // What was parked is tried again, under what was set since.
     let mut tree = stored.parked;
-    overlay(&mut tree, stored.user);
+    settings::merge_tables(&mut tree, &stored.user);
     way.walk(&mut tree);
     let (user, parked, faults) = sift(tree, release);
     let faults = faults.iter();
@@ -274,20 +274,9 @@ pub(crate) fn sift(
     (taken, parked, faults)
 }
 
-fn overlay(into: &mut Map<String, Value>, from: Map<String, Value>) {
-    for (name, value) in from {
-        match (into.get_mut(&name), value) {
-            (Some(Value::Object(into)), Value::Object(from)) => overlay(into, from),
-            (_, value) => {
-                into.insert(name, value);
-            }
-        }
-    }
-}
-
 fn overlay_value(into: &mut Map<String, Value>, parts: &[String], value: Value) {
     let tree = Document::single(&settings::Key::from_parts(parts.iter().cloned()), value);
     if let Value::Object(tree) = tree {
-        overlay(into, tree);
+        settings::merge_tables(into, &tree);
     }
 }

@@ -139,7 +139,7 @@ impl Document {
     /// Puts the settings of `other` over these: tables are merged, lists
     /// replaced.
     pub fn merge(&mut self, other: &Document) {
-        merge(&mut self.tree, &other.tree);
+        merge_tables(&mut self.tree, &other.tree);
     }
 
     /// Removes the setting, or all settings of the table, at `key`, and says
@@ -200,11 +200,20 @@ pub fn leaves(tree: &Map<String, Value>) -> Vec<(Key, &Value)> {
     found
 }
 
-fn merge(into: &mut Map<String, Value>, from: &Map<String, Value>) {
+/// Lays one document over another: tables are merged, everything else is replaced.
+pub fn lay_over(into: &mut Value, over: &Value) {
+    match (into, over) {
+        (Value::Object(into), Value::Object(over)) => merge_tables(into, over),
+        (into, over) => *into = over.clone(),
+    }
+}
+
+/// Puts the values of one table over those of another, in tables of both likewise.
+pub fn merge_tables(into: &mut Map<String, Value>, from: &Map<String, Value>) {
     for (name, value) in from {
-        match (into.get_mut(name), value) {
-            (Some(Value::Object(into)), Value::Object(from)) => merge(into, from),
-            _ => {
+        match into.get_mut(name) {
+            Some(there) => lay_over(there, value),
+            None => {
                 into.insert(name.clone(), value.clone());
             }
         }
@@ -397,6 +406,19 @@ mod tests {
 
     fn document(tree: Value) -> Document {
         Document::from_value(&tree).expect("a valid tree")
+    }
+
+    #[test]
+    fn tables_are_merged_and_all_else_replaced() {
+        let mut value = json!({"a": {"b": 1, "c": [1, 2]}, "d": 4});
+        lay_over(
+            &mut value,
+            &json!({"a": {"c": [3], "e": {"f": 5}}, "d": {"g": 6}}),
+        );
+        assert_eq!(
+            value,
+            json!({"a": {"b": 1, "c": [3], "e": {"f": 5}}, "d": {"g": 6}})
+        );
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub mod secret;
 pub mod types;
 mod variant;
 
-pub use document::{Document, leaves};
+pub use document::{Document, lay_over, leaves, merge_tables};
 pub use fault::{Fault, Faults, nearest};
 pub use groups::Settings;
 pub use groups::upstream::NEWEST_KUBERNETES_MINOR;

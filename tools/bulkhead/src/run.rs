@@ -2,6 +2,7 @@
 
 use crate::vm::{self, ClusterPrograms};
 use anyhow::{Context, Result, bail};
+use buildsys::image::content::lay_over;
 use buildsys::progress::Progress;
 use buildsys::project::{Arch, Project};
 use buildsys::{signals, store};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use test_vm::api::Api;
 use test_vm::cluster::{Cluster, Place};
 use test_vm::{Builder, Emulator, Machine, Reach};
-use toml::{Table, Value};
+use toml::Table;
 
 /// Boot an image in QEMU, with its API at build/run/api.sock.
 ///
@@ -310,7 +311,7 @@ impl Node {
     fn user_data(&self, given: Option<&[u8]>) -> Result<Vec<u8>> {
         let hostname = format!("[settings.network]\nhostname = \"{NODE}\"\n");
         let document = hostname + &self.cluster.node_settings();
-        let mut document = document
+        let mut document: Table = document
             .parse()
             .context("the cluster's own settings are no TOML")?;
         if let Some(given) = given {
@@ -349,18 +350,6 @@ impl Node {
         }
         self.looked = Instant::now();
         self.is_ready
-    }
-}
-
-/// Lays `over` over `document`: tables are joined, anything else is replaced.
-fn lay_over(document: &mut Table, over: Table) {
-    for (key, value) in over {
-        match (document.get_mut(&key), value) {
-            (Some(Value::Table(below)), Value::Table(value)) => lay_over(below, value),
-            (_, value) => {
-                document.insert(key, value);
-            }
-        }
     }
 }
 
@@ -436,19 +425,6 @@ mod tests {
         assert_eq!(exit_code(ExitStatus::from_raw(0)), 0);
         assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), 3);
         assert_eq!(exit_code(ExitStatus::from_raw(9)), 137);
-    }
-
-    #[test]
-    fn user_data_comes_on_top_of_the_clusters() {
-        let mut document: Table = "[a]\nx = 1\nlist = [1]\n[a.b]\ny = 2".parse().unwrap();
-        let over = "[a]\nx = 3\nlist = [2]\n[a.b]\nz = 4\n[c]\nw = 5"
-            .parse()
-            .unwrap();
-        lay_over(&mut document, over);
-        let expected: Table = "[a]\nx = 3\nlist = [2]\n[a.b]\ny = 2\nz = 4\n[c]\nw = 5"
-            .parse()
-            .unwrap();
-        assert_eq!(document, expected);
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub async fn patch_key_pairs(app: &App, request: &Request) -> Reply {
             .trim()
             .parse()
             .map_err(|error| Answer::text(400, format!("{error}")))?;
-        overlay(&mut tree, Document::single(&key, typed(text)));
+        settings::lay_over(&mut tree, &Document::single(&key, typed(text)));
     }
     let mut store = app.store.lock().await;
     store
@@ -110,17 +110,6 @@ fn typed(text: &str) -> Value {
     }
     let number = text.parse().ok().and_then(serde_json::Number::from_f64);
     number.map_or_else(|| text.into(), Value::Number)
-}
-
-fn overlay(into: &mut Value, from: Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (name, value) in from {
-                overlay(into.entry(name).or_insert(Value::Null), value);
-            }
-        }
-        (into, from) => *into = from,
-    }
 }
 
 /// `DELETE /settings?keys=…` (ours): the settings lose what the user gave them.

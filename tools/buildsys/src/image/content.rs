@@ -76,7 +76,7 @@ impl VariantSettings {
             })?;
             let document =
                 defaults_in(&text).with_context(|| format!("{} is not valid", path.display()))?;
-            merge(&mut defaults, document);
+            lay_over(&mut defaults, document);
         }
         let schema = settings_schema(variant.name.as_str(), &defaults)?;
         Ok(Self { defaults, schema })
@@ -118,10 +118,11 @@ fn settings_schema(name: &str, defaults: &Table) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-fn merge(into: &mut Table, from: Table) {
+/// Lays one document over another: tables are merged, everything else is replaced.
+pub fn lay_over(into: &mut Table, from: Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
-            (Some(Value::Table(there)), Value::Table(new)) => merge(there, new),
+            (Some(Value::Table(there)), Value::Table(new)) => lay_over(there, new),
             (_, value) => {
                 into.insert(key, value);
             }
@@ -214,12 +215,22 @@ mod tests {
     }
 
     #[test]
+    fn tables_are_merged_and_all_else_replaced() {
+        let table = |text: &str| -> Table { toml::from_str(text).expect("TOML") };
+        let mut document = table("[a]\nx = 1\nlist = [1]\n[a.b]\ny = 2");
+        let over = table("[a]\nx = 3\nlist = [2]\n[a.b]\nz = 4\n[c]\nw = 5");
+        lay_over(&mut document, over);
+        let expected = "[a]\nx = 3\nlist = [2]\n[a.b]\ny = 2\nz = 4\n[c]\nw = 5";
+        assert_eq!(document, table(expected));
+    }
+
+    #[test]
     fn later_defaults_win_key_by_key() {
         let mut merged: Table =
             toml::from_str("[settings]\nmotd = 'a'\n[settings.ntp]\noptions = ['x']\n")
                 .expect("TOML");
         let later = toml::from_str("[settings]\nmotd = 'b'\n[settings.ntp]\ntime-servers = []\n");
-        merge(&mut merged, later.expect("TOML"));
+        lay_over(&mut merged, later.expect("TOML"));
         let settings = merged["settings"].as_table().expect("table");
         assert_eq!(settings["motd"].as_str(), Some("b"));
         assert_eq!(settings["ntp"].as_table().map(Table::len), Some(2));
