@@ -125,10 +125,14 @@ impl<'a> Stage<'a> {
     /// `name` below the scenario's. Asked for again, it is the same machine with
     /// what happened to its disk and firmware since.
     pub fn machine(&self, which: Which, name: &str) -> Result<(Builder, RawDisk)> {
+        self.machine_of(self.setup.image(which), name)
+    }
+
+    /// Like [`machine`](Self::machine), of any image's folder.
+    pub fn machine_of(&self, image: &Path, name: &str) -> Result<(Builder, RawDisk)> {
         const DISK: &str = "disk.img";
         let run = self.folder.join(name);
         fs::create_dir_all(&run).with_context(|| format!("cannot create {}", run.display()))?;
-        let image = self.setup.image(which);
         let path = run.join(DISK);
         let disk = if path.exists() {
             RawDisk::open(&path)?

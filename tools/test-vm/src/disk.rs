@@ -86,6 +86,14 @@ impl RawDisk {
         Self::open(to)
     }
 
+    /// Makes the disk larger, as whoever runs a machine does: the partitions stay as they
+    /// are until the machine takes note of it. Opened anew, it shows them then.
+    pub fn enlarge(&self, size: u64) -> Result<()> {
+        self.file
+            .set_len(size)
+            .with_context(|| format!("cannot make {} bigger", self.path.display()))
+    }
+
     /// Where the disk is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -4,12 +4,11 @@ use super::boot::check_clean;
 use crate::stage::{BOOT, Stage};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use test_vm::cluster::{Cluster, Place, has_condition};
-use test_vm::disk::{RawDisk, sparse_copy};
-use test_vm::{Builder, Disk, Machine, Reach, TestNetwork};
+use test_vm::disk::RawDisk;
+use test_vm::{Builder, Machine, Reach, TestNetwork};
 
 /// The node's name.
 const NODE: &str = "node-1";
@@ -30,7 +29,6 @@ struct Node {
 impl Node {
     /// Everything but the node runs when this returns.
     fn new(stage: &Stage<'_>) -> Result<Self> {
-        const DISK: &str = "disk.img";
         let parts = stage.cluster()?;
         let setup = stage.setup();
         let network = stage.fresh_folder("network")?;
@@ -42,17 +40,9 @@ impl Node {
             Place::Network(&network),
             1,
         )?;
-        let run = stage.fresh_folder("node")?;
-        let disk = run.join(DISK);
-        sparse_copy(&parts.node.join(DISK), &disk)?;
+        let (mut builder, disk) = stage.machine_of(&parts.node, "node")?;
         // Images and pods need some room; the node's data partition grows into it.
-        fs::OpenOptions::new()
-            .write(true)
-            .open(&disk)
-            .and_then(|file| file.set_len(DISK_SIZE))
-            .context("cannot make the node's disk larger")?;
-        let mut builder = Builder::new(&parts.node, &run, &setup.variables, setup.acceleration);
-        builder.disk = Disk::Raw(DISK.to_string());
+        disk.enlarge(DISK_SIZE)?;
         builder.reach = Reach::Shared { network, index: 0 };
         builder.forwards = vec![cluster.plane.kubelet_forward(0)];
         builder.user_data = Some(
@@ -65,7 +55,7 @@ impl Node {
         Ok(Self {
             cluster,
             builder,
-            disk,
+            disk: disk.path().to_path_buf(),
         })
     }
 

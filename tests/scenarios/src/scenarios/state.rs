@@ -6,11 +6,11 @@ use crate::stage::{BOOT, Stage, Which, marks};
 use anyhow::{Context, Result, bail, ensure};
 use boot_slots::layout::Role;
 use serde_json::{Value, json};
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
-use test_vm::Machine;
 use test_vm::api::Api;
 use test_vm::disk::RawDisk;
+use test_vm::{Builder, Machine};
 
 /// A state partition of zeros.
 pub(crate) fn zeroed(stage: &mut Stage<'_>) -> Result<()> {
@@ -55,18 +55,13 @@ fn made_again(stage: &mut Stage<'_>, block: impl FnMut(u64) -> [u8; 4096]) -> Re
 /// refused with the reason.
 pub(crate) fn full(stage: &mut Stage<'_>) -> Result<()> {
     const SAID: &str = "set before the disk was full";
-    let (builder, disk, machine) = stage.booted()?;
-    let api = Api::at(&machine.api_socket());
-    set(&api, &json!({ "motd": SAID }))?;
-    stage.power_off(machine)?;
-    change_state(stage, &disk, |folder| {
+    let builder = with_changed_state(stage, SAID, |folder| {
         fs::write(folder.join("large"), [0xff; 1 << 20])?;
         fs::write(folder.join("small"), [0xff; 4096])?;
         let large = (0..256).map(|number| format!("write large large-{number}\n"));
         let small = (0..256).map(|number| format!("write small small-{number}\n"));
         Ok(large.chain(small).collect())
     })?;
-
     let mut machine = stage.start(&builder)?;
     machine.wait_for(marks::BOOT_COMPLETE, BOOT)?;
     stays_as_it_is(&machine, SAID, "no space left")?;
@@ -77,12 +72,7 @@ pub(crate) fn full(stage: &mut Stage<'_>) -> Result<()> {
 /// refused with the reason.
 pub(crate) fn read_only(stage: &mut Stage<'_>) -> Result<()> {
     const SAID: &str = "set before the disk was read-only";
-    let (builder, disk, machine) = stage.booted()?;
-    let api = Api::at(&machine.api_socket());
-    set(&api, &json!({ "motd": SAID }))?;
-    stage.power_off(machine)?;
-    change_state(stage, &disk, |_| Ok("feature read-only\n".to_string()))?;
-
+    let builder = with_changed_state(stage, SAID, |_| Ok("feature read-only\n".to_string()))?;
     let mut machine = stage.start(&builder)?;
     let line = machine.wait_for("state partition can only be read", BOOT)?;
     stage.note(format!("the console says: {}", line.text));
@@ -110,12 +100,17 @@ fn stays_as_it_is(machine: &Machine, said: &str, why: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs commands of debugfs on the file system of the state partition.
-fn change_state(
-    stage: &Stage<'_>,
-    disk: &RawDisk,
+/// A machine that is off, with the motd `said`, after commands of debugfs have been run
+/// on the file system of its state partition. `commands` is given the folder that they
+/// run in.
+fn with_changed_state(
+    stage: &mut Stage<'_>,
+    said: &str,
     commands: impl FnOnce(&Path) -> Result<String>,
-) -> Result<()> {
+) -> Result<Builder> {
+    let (builder, disk, machine) = stage.booted()?;
+    set(&Api::at(&machine.api_socket()), &json!({ "motd": said }))?;
+    stage.power_off(machine)?;
     let folder = stage.fresh_folder("state")?;
     let image = folder.join("state.img");
     disk.extract(Role::State, &image)?;
@@ -123,7 +118,8 @@ fn change_state(
     fs::write(folder.join("commands"), commands).context("cannot write commands of debugfs")?;
     let arguments = ["-w", "-f", "commands", "state.img"];
     stage.setup().emulator.run(&folder, "debugfs", &arguments)?;
-    disk.install(Role::State, &image)
+    disk.install(Role::State, &image)?;
+    Ok(builder)
 }
 
 /// A clock without a battery: the boot goes on, and no time before the image's shows.
@@ -147,16 +143,10 @@ pub(crate) fn data_grows(stage: &mut Stage<'_>) -> Result<()> {
     const SIZE: u64 = 8 << 30;
     let (builder, disk) = stage.machine(Which::Variant, "machine")?;
     let before = disk.partition(Role::Data)?.size();
-    let path = disk.path().to_path_buf();
-    drop(disk);
-    File::options()
-        .write(true)
-        .open(&path)
-        .and_then(|file| file.set_len(SIZE))
-        .with_context(|| format!("cannot make {} bigger", path.display()))?;
+    disk.enlarge(SIZE)?;
     let machine = stage.boot(&builder)?;
     stage.power_off(machine)?;
-    let disk = RawDisk::open(&path)?;
+    let disk = RawDisk::open(disk.path())?;
     let partition = disk.partition(Role::Data)?;
     let after = partition.size();
     ensure!(

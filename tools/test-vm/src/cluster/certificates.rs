@@ -1,11 +1,11 @@
 //! The certificates of a control plane, made anew for each.
 
+use super::write;
 use anyhow::{Context, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
-use std::fs;
 use std::path::Path;
 
 /// An authority that signs certificates and is known by its own.
@@ -117,9 +117,4 @@ fn params(name: &str, names: &[&str]) -> Result<CertificateParams> {
 fn write_pair(folder: &Path, name: &str, certificate: &str, key: &str) -> Result<()> {
     write(folder, &format!("{name}.crt"), certificate)?;
     write(folder, &format!("{name}.key"), key)
-}
-
-fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
-    let path = folder.join(name);
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }

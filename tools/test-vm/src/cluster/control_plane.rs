@@ -452,14 +452,7 @@ fn api_server(ports: Ports) -> Vec<String> {
 }
 
 fn controller_manager(ports: Ports) -> Vec<String> {
-    let config = format!("{HOME}/controller-manager.kubeconfig");
-    vec![
-        "--bind-address=127.0.0.1".to_string(),
-        format!("--secure-port={}", ports.controller_manager),
-        format!("--kubeconfig={config}"),
-        format!("--authentication-kubeconfig={config}"),
-        format!("--authorization-kubeconfig={config}"),
-        "--leader-elect=false".to_string(),
+    let own = [
         "--controllers=*,bootstrapsigner,tokencleaner".to_string(),
         "--use-service-account-credentials".to_string(),
         format!("--cluster-signing-cert-file={HOME}/cluster.crt"),
@@ -468,14 +461,22 @@ fn controller_manager(ports: Ports) -> Vec<String> {
         format!("--service-account-private-key-file={HOME}/service-accounts.key"),
         "--allocate-node-cidrs".to_string(),
         format!("--cluster-cidr={PODS}"),
-    ]
+    ];
+    let shared = client_of_the_api("controller-manager", ports.controller_manager);
+    shared.into_iter().chain(own).collect()
 }
 
 fn scheduler(ports: Ports) -> Vec<String> {
-    let config = format!("{HOME}/scheduler.kubeconfig");
-    vec![
+    client_of_the_api("scheduler", ports.scheduler).to_vec()
+}
+
+/// What programs are told that work on the API server and serve their own state at
+/// `port`: the only one of its kind, and whom it believes, is the API server's word.
+fn client_of_the_api(name: &str, port: u16) -> [String; 6] {
+    let config = format!("{HOME}/{name}.kubeconfig");
+    [
         "--bind-address=127.0.0.1".to_string(),
-        format!("--secure-port={}", ports.scheduler),
+        format!("--secure-port={port}"),
         format!("--kubeconfig={config}"),
         format!("--authentication-kubeconfig={config}"),
         format!("--authorization-kubeconfig={config}"),
