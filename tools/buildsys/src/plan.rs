@@ -6,17 +6,14 @@
 
 pub mod packages;
 
-use crate::image::assemble::BuiltPackage;
 use crate::keys::Keys;
 use crate::lock::Lock;
 use crate::manifest::{Definitions, Variant};
-use crate::progress::Progress;
 use crate::project::{Arch, Project};
 use crate::sdk::Toolchain;
-use crate::store::{Entry, Key, KeyBuilder, Store};
-use anyhow::{Context, Result};
+use crate::store::{Key, KeyBuilder};
+use anyhow::Result;
 use packages::{Packages, RECIPE_VERSION};
-use std::path::Path;
 
 /// How an image is put together, as far as this crate decides it: a change there
 /// makes another image of the same packages.
@@ -36,16 +33,6 @@ pub struct Plan<'a> {
     packages: Packages<'a>,
     content: Key,
     key: Key,
-}
-
-/// What [`Plan::build_packages`] has made.
-pub struct Built<'a> {
-    /// The packages and their trees.
-    pub packages: Vec<BuiltPackage<'a>>,
-    /// The toolchain, which the image is assembled with.
-    pub toolchain: Toolchain,
-    /// Keeps the trees in the store.
-    _entries: Vec<Entry>,
 }
 
 impl<'a> Plan<'a> {
@@ -101,38 +88,8 @@ impl<'a> Plan<'a> {
         self.variant
     }
 
-    /// For which processor.
-    pub fn arch(&self) -> Arch {
-        self.packages.arch()
-    }
-
-    /// Downloads what the store cannot give. Returns whether the lock had to be
-    /// changed, since a mirror no longer has what it names.
-    pub fn fetch(
-        &self,
-        project: &Project,
-        lock: &mut Lock,
-        store: &Store,
-        locked: bool,
-        progress: &Progress,
-    ) -> Result<bool> {
-        self.packages.fetch(project, lock, store, locked, progress)
-    }
-
-    /// Builds every package that the store does not have.
-    pub fn build_packages(
-        &self,
-        project: &Project,
-        lock: &Lock,
-        store: &Store,
-        logs: &Path,
-        progress: &Progress,
-    ) -> Result<Built<'a>> {
-        let built = self.packages.build(project, lock, store, logs, progress)?;
-        Ok(Built {
-            packages: built.packages,
-            toolchain: built.toolchain.context("the toolchain is missing")?,
-            _entries: built.entries,
-        })
+    /// The packages that the image is made of, and the toolchain that puts it together.
+    pub fn packages(&self) -> &Packages<'a> {
+        &self.packages
     }
 }

@@ -86,13 +86,18 @@ pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> 
     }
 
     let store = Store::open(&project.store_dir(), project.config.store.size_limit.0)?;
-    if plan.fetch(project, &mut lock, &store, request.locked, progress)? {
+    let packages = plan.packages();
+    if packages.fetch(project, &mut lock, &store, request.locked, progress)? {
         // The mirror has moved on and so has the lock: what follows is planned anew.
         plan = Plan::new(project, &definitions, &variant, request.arch, &lock, &keys)?;
-        plan.fetch(project, &mut lock, &store, true, progress)?;
+        let packages = plan.packages();
+        packages.fetch(project, &mut lock, &store, true, progress)?;
     }
     let logs = project.build_dir().join("logs");
-    let built = plan.build_packages(project, &lock, &store, &logs, progress)?;
+    let built = plan
+        .packages()
+        .build(project, &lock, &store, &logs, progress)?;
+    let toolchain = built.toolchain.context("the toolchain is missing")?;
 
     let job = JobContext::new(&format!("{name}-image"), &logs, progress);
     let staging = beside(&place, ".new");
@@ -106,7 +111,7 @@ pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> 
         key: plan.key().as_str(),
         content: plan.content().as_str(),
         packages: built.packages,
-        toolchain: &built.toolchain,
+        toolchain: &toolchain,
         keys: &keys,
         log: job.log(),
     };
@@ -125,7 +130,7 @@ pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> 
 
 /// `build/images/<variant>-<arch>/<version>`.
 fn place(project: &Project, plan: &Plan<'_>) -> PathBuf {
-    let folder = format!("{}-{}", plan.variant().name, plan.arch());
+    let folder = format!("{}-{}", plan.variant().name, plan.packages().arch());
     project
         .build_dir()
         .join("images")
