@@ -527,6 +527,9 @@ pub struct KernelSection {
     pub modules: Vec<String>,
     /// Modules that `init` loads before the root can be opened, in order.
     pub init_modules: Vec<String>,
+    /// What the signed kernel image must stay below, in megabytes of 1,000,000 bytes,
+    /// where a kernel with more drivers needs more than others.
+    pub image_limit: Option<usize>,
 }
 
 impl KernelSection {
@@ -537,6 +540,7 @@ impl KernelSection {
             whole.arguments.extend(lists.arguments);
             whole.modules.extend(lists.modules);
             whole.init_modules.extend(lists.init_modules);
+            whole.image_limit = lists.image_limit.or(whole.image_limit);
         };
         for file in &self.shared {
             let path = variants.join(file);
@@ -1059,7 +1063,7 @@ mod tests {
     fn lists_of_the_kernel_that_are_shared_come_first() {
         let variant = "[variant]\nname = \"v\"\ndescription = \"d\"\n[kernel]\nshared = [\"shared/a.toml\"]\n\
                        arguments = [\"own\"]\ninit-modules = [\"last\"]\n";
-        let shared = "arguments = [\"a\"]\nmodules = [\"m\"]\ninit-modules = [\"first\"]\n";
+        let shared = "arguments = [\"a\"]\nmodules = [\"m\"]\ninit-modules = [\"first\"]\nimage-limit = 24\n";
         let definitions = load(&[
             ("variants/v/variant.toml", variant),
             ("variants/shared/a.toml", shared),
@@ -1077,6 +1081,7 @@ mod tests {
         assert_eq!(kernel.arguments, ["a", "own"]);
         assert_eq!(kernel.modules, ["m"]);
         assert_eq!(kernel.init_modules, ["first", "last"]);
+        assert_eq!(kernel.image_limit, Some(24));
         for (text, reason) in [
             ("modules = 1", "shared/a.toml is not valid"),
             ("shared = [\"shared/a.toml\"]", "only a variant may"),

@@ -107,7 +107,8 @@ impl Ingredients<'_> {
         };
         let kernel_image = authenticode::sign(&kernel.build()?, &signer)
             .context("cannot sign the unified kernel image")?;
-        check_kernel_image_size(kernel_image.len())?;
+        let limit = self.variant.manifest.kernel.image_limit;
+        check_kernel_image_size(kernel_image.len(), limit.unwrap_or(KERNEL_IMAGE_LIMIT))?;
         write(&out.join("bulkhead.efi"), &kernel_image)?;
 
         task.note("writing the disk");
@@ -521,13 +522,17 @@ fn add_trust_store(root: &mut Rootfs) -> Result<()> {
 /// The package whose policy files come first.
 const POLICY_PACKAGE: &str = "selinux-policy";
 
-/// A signed kernel image must stay below this, so that an EFI system partition
-/// holds several (and so that a loader on slow storage is quick).
-const KERNEL_IMAGE_LIMIT: usize = 24_000_000;
+/// Megabytes that a signed kernel image must stay below, so that an EFI system partition
+/// holds several (and so that a loader on slow storage is quick). Lists of the kernel
+/// that name many drivers may say more.
+const KERNEL_IMAGE_LIMIT: usize = 20;
 
-fn check_kernel_image_size(size: usize) -> Result<()> {
-    if size > KERNEL_IMAGE_LIMIT {
-        bail!("the unified kernel image has {size} bytes, more than {KERNEL_IMAGE_LIMIT}");
+fn check_kernel_image_size(size: usize, limit: usize) -> Result<()> {
+    if size > limit * 1_000_000 {
+        bail!(
+            "the unified kernel image has {size} bytes, more than the {limit} MB of \
+             [kernel] image-limit"
+        );
     }
     Ok(())
 }
@@ -611,4 +616,17 @@ fn size_of(path: &Path) -> Result<u64> {
     Ok(fs::metadata(path)
         .with_context(|| format!("cannot read {}", path.display()))?
         .len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_image_that_is_too_large_is_refused() {
+        assert!(check_kernel_image_size(20_000_000, KERNEL_IMAGE_LIMIT).is_ok());
+        let error = check_kernel_image_size(20_000_001, KERNEL_IMAGE_LIMIT).unwrap_err();
+        assert!(error.to_string().contains("image-limit"), "{error}");
+        assert!(check_kernel_image_size(20_000_001, 24).is_ok());
+    }
 }
