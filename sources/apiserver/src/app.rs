@@ -6,7 +6,8 @@ use settings_store::Store;
 use settings_store::files::Folder;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
+use tokio::task::JoinError;
 
 /// The server's state. Cloning it shares it.
 #[derive(Clone)]
@@ -58,7 +59,7 @@ pub enum ChangeError {
     Refused(#[from] settings_store::Error),
     /// It broke off.
     #[error("the change did not finish")]
-    Unfinished(#[from] tokio::task::JoinError),
+    Unfinished(#[from] JoinError),
 }
 
 enum Scope {
@@ -133,18 +134,23 @@ impl App {
         }
     }
 
-    /// Applies what is wanted now. Errors go to the journal: whoever asked has
-    /// been answered long ago.
+    /// Applies what is wanted now; when this returns, everything asked for before
+    /// the call has been applied. Errors go to the journal: whoever asked has been
+    /// answered long ago.
     pub async fn apply_wanted(&self) {
+        // The turn comes first: who waits for it here finds nothing that another
+        // task has taken and not applied yet.
+        let turn = Arc::clone(&self.applying).lock_owned().await;
         let scope = match self.wanted.keys.lock() {
             Ok(mut wanted) => wanted.take(),
             Err(poisoned) => poisoned.into_inner().take(),
         };
-        match scope {
-            None => {}
-            Some(Scope::Everything) => drop(self.apply(None).await),
-            Some(Scope::Keys(keys)) => drop(self.apply(Some(keys.into_iter().collect())).await),
-        }
+        let keys = match scope {
+            None => return,
+            Some(Scope::Everything) => None,
+            Some(Scope::Keys(keys)) => Some(keys.into_iter().collect()),
+        };
+        drop(self.apply_in_turn(turn, keys).await);
     }
 
     /// Brings what depends on `keys` (everything without them) up to date with the
@@ -154,22 +160,27 @@ impl App {
         let app = self.clone();
         let work = tokio::spawn(async move {
             let turn = Arc::clone(&app.applying).lock_owned().await;
-            let settings = app.store.lock().await.effective();
-            let host = Arc::clone(&app.host);
-            let work = tokio::task::spawn_blocking(move || host.apply(&settings, keys.as_deref()));
-            let applied = work.await;
+            app.apply_in_turn(turn, keys).await
+        });
+        work.await.unwrap_or_else(not_applied)
+    }
+
+    async fn apply_in_turn(&self, turn: OwnedMutexGuard<()>, keys: Option<Vec<Key>>) -> Applied {
+        let settings = self.store.lock().await.effective();
+        let host = Arc::clone(&self.host);
+        let work = tokio::task::spawn_blocking(move || {
+            let applied = host.apply(&settings, keys.as_deref());
             drop(turn);
             applied
         });
-        match work.await.and_then(|applied| applied) {
-            Ok(applied) => applied,
-            Err(error) => {
-                tracing::error!("settings not applied: {error}");
-                Applied {
-                    failures: vec![format!("settings not applied: {error}")],
-                    ..Applied::default()
-                }
-            }
-        }
+        work.await.unwrap_or_else(not_applied)
+    }
+}
+
+fn not_applied(error: JoinError) -> Applied {
+    tracing::error!("settings not applied: {error}");
+    Applied {
+        failures: vec![format!("settings not applied: {error}")],
+        ..Applied::default()
     }
 }

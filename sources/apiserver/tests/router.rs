@@ -461,6 +461,15 @@ async fn actions() {
     let machine = Machine::new();
     assert_eq!(machine.ask("POST", "/actions/reboot", "").await, "204");
     assert_eq!(machine.units.take(), ["reboot host"]);
+
+    // What was committed before is applied before, though nobody waits for it.
+    let body = r#"PATCH /settings {"ntp":{"time-servers":["t"]}}"#;
+    let requests = [(body, "204"), ("POST /tx/commit_and_apply", "200 […")];
+    check(&machine, &requests).await;
+    assert_eq!(machine.ask("POST", "/actions/reboot", "").await, "204");
+    let done = machine.units.take();
+    assert_eq!(done, ["reload chronyd.service", "reboot host"]);
+
     machine
         .units
         .reboot_is_blocked
