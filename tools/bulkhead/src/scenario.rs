@@ -26,7 +26,8 @@ pub struct Args {
     /// Run every scenario
     #[arg(long, conflicts_with = "names")]
     all: bool,
-    /// Variant whose image and dev twin are booted; the project's default if not given
+    /// Variant whose image and dev twin are booted, instead of metal-core for the host
+    /// by itself and metal-k8s-1.36 for nodes of a cluster
     #[arg(long)]
     variant: Option<String>,
     /// Boot the latest images as they are
@@ -45,7 +46,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let project = Project::find()?;
     let progress = Progress::new();
-    let (variant, twin) = vm::pair(&project, args.variant.as_deref());
+    let (variant, twin) = vm::pair(&project, args.variant.as_deref().or(Some(HOST_VARIANT)));
     let arch = Arch::X86_64;
     let variant = vm::image(&project, &variant, arch, !args.no_build, &progress)?;
     let twin = vm::image(&project, &twin, arch, !args.no_build, &progress)?;
@@ -110,6 +111,9 @@ pub fn run(args: Args) -> Result<()> {
     }
 }
 
+/// The variant that is booted as a host by itself, if none is named. What it has,
+/// every variant has.
+const HOST_VARIANT: &str = "metal-core";
 /// The variant whose dev twin is the node of a cluster, if none is named.
 const NODE_VARIANT: &str = "metal-k8s-1.36";
 
