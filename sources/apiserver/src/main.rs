@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use apiserver::{App, server};
+use early_boot::ec2::Metadata;
 use nix::time::{ClockId, clock_gettime};
 use settings::Variant;
 use settings_agent::{Host, Systemd};
@@ -35,8 +36,9 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<()> {
     let host = Host::open(&arguments.root, Arc::new(Systemd))?;
     let variant = Variant::parse(&host.os().variant_id).ok();
-    let sources = early_boot::sources::of(variant.as_ref(), &arguments.root);
-    let booted = settings_agent::boot(&host, &sources)?;
+    let metadata = Metadata::of(&arguments.root);
+    let sources = early_boot::sources::of(variant.as_ref(), &metadata);
+    let booted = settings_agent::boot(&host, &sources, &metadata)?;
     // Of this process alone, which tells more than the clock of a machine that boots.
     if let Ok(taken) = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID) {
         let taken = std::time::Duration::from(taken).as_millis();

@@ -14,6 +14,7 @@
 mod block;
 mod dmi;
 pub mod document;
+pub mod ec2;
 mod encoding;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;

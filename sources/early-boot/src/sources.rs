@@ -9,20 +9,20 @@ mod vmware_cd;
 mod vmware_guestinfo;
 
 use crate::Source;
+use crate::ec2::Metadata;
 use settings::{Platform, Variant};
-use std::path::Path;
 
 /// The sources that fit the platform of `variant`, in the order in which they are
 /// asked: a later one wins. Where nobody knows which variant it is, it is taken
-/// for a machine of one's own.
-pub fn of(variant: Option<&Variant>, root: &Path) -> Vec<Box<dyn Source>> {
+/// for a machine of one's own. `metadata` is asked on EC2 alone.
+pub fn of(variant: Option<&Variant>, metadata: &Metadata) -> Vec<Box<dyn Source>> {
     let mut sources: Vec<Box<dyn Source>> = vec![
         Box::new(file::DEFAULTS),
         Box::new(file::USER_DATA),
         Box::new(fw_cfg::FwCfg),
     ];
     match variant.map_or(Platform::Metal, Variant::platform) {
-        Platform::Aws => sources.extend(ec2::sources(root)),
+        Platform::Aws => sources.extend(ec2::sources(metadata)),
         Platform::Metal => {
             sources.push(Box::new(esp::Esp));
             sources.push(Box::new(config_drive::ConfigDrive));
@@ -66,7 +66,7 @@ mod tests {
         ] {
             let root = tempfile::tempdir().expect("a folder");
             let variant = Variant::parse(variant).ok();
-            let sources = of(variant.as_ref(), root.path());
+            let sources = of(variant.as_ref(), &Metadata::of(root.path()));
             let names: Vec<&str> = sources.iter().map(|source| source.name()).collect();
             assert_eq!(names.join(", "), expected);
             let patience: Duration = sources.iter().map(|source| source.patience()).sum();

@@ -46,7 +46,7 @@ const REQUEST: Duration = Duration::from_secs(5);
 const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(10)];
 
 /// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The budget is used up.
     #[error("the metadata service gave no answer to {path} within {} s: {last}", .budget.as_secs_f32())]

@@ -2,17 +2,21 @@
 //!
 //! The model names a generator beside the setting; [`ALL`] knows it by that name.
 //! They run side by side, each with a budget of time. One that fails or takes too
-//! long leaves its setting as it was generated before, or at its default, and says
-//! so; it never holds up the boot for longer than its budget.
+//! long leaves its setting as it was generated before, or at its default, which is
+//! told; it never holds up the boot for longer than its budget.
 //!
 //! To add one, write its function and name it in [`ALL`]. A generator asks nothing
 //! of a network that its platform does not have: that is what
 //! [`Generator::platform`] is for.
 
+mod ec2;
+
 use anyhow::{Context, Result};
+use early_boot::ec2::Metadata;
 use serde_json::Value;
 use settings::{Document, Key, Model, Platform, Settings, Variant};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::PathBuf;
@@ -23,18 +27,37 @@ use std::time::{Duration, Instant};
 
 /// How long a generator may take that asks nobody.
 const AT_ONCE: Duration = Duration::from_secs(5);
+/// How long one may take that asks EC2's metadata service, whose client has a budget
+/// of its own, so that this one is never used up.
+const METADATA: Duration = Duration::from_secs(600);
 
 /// What a generator may look at.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Machine {
     /// The root of the file system.
     pub root: PathBuf,
     /// The variant, if it is one that is known.
     pub variant: Option<Variant>,
+    /// What holds where nobody says otherwise.
+    pub defaults: Document,
     /// What the user has set.
     pub user: Document,
     /// What was generated at earlier boots.
     pub before: Document,
+    /// EC2's metadata service.
+    pub metadata: Metadata,
+}
+
+impl Machine {
+    /// The setting that user or variant have chosen.
+    fn get(&self, key: &Key) -> Option<&Value> {
+        self.user.get(key).or_else(|| self.defaults.get(key))
+    }
+
+    /// Such a setting that is a text, by its name below `settings`.
+    fn text(&self, key: &str) -> Option<&str> {
+        self.get(&key.parse().ok()?)?.as_str()
+    }
 }
 
 /// Something that computes a setting.
@@ -50,16 +73,45 @@ pub struct Generator {
     pub run: fn(&Machine, &Key) -> Result<Option<Value>>,
 }
 
+const AWS: Option<Platform> = Some(Platform::Aws);
+
 /// All generators.
-///
-/// Those that ask EC2 for the region, the node and its cluster are not among them
-/// yet; the model's names for them are in [`OF_EC2`].
 pub const ALL: &[Generator] = &[
+    Generator {
+        name: "cluster-dns-ip",
+        platform: AWS,
+        budget: METADATA,
+        run: ec2::cluster_dns_ip,
+    },
     Generator {
         name: "hostname",
         platform: None,
-        budget: AT_ONCE,
+        budget: METADATA,
         run: hostname,
+    },
+    Generator {
+        name: "hostname-override",
+        platform: AWS,
+        budget: METADATA,
+        run: ec2::hostname_override,
+    },
+    Generator {
+        name: "max-pods",
+        platform: AWS,
+        budget: METADATA,
+        run: ec2::max_pods,
+    },
+    Generator {
+        name: "node-ip",
+        platform: AWS,
+        budget: METADATA,
+        run: ec2::node_ip,
+    },
+    Generator {
+        name: "provider-id",
+        platform: AWS,
+        budget: METADATA,
+        run: ec2::provider_id,
     },
     Generator {
         name: "update-seed",
@@ -69,24 +121,47 @@ pub const ALL: &[Generator] = &[
     },
 ];
 
-/// Names that the model has for what only EC2 can tell. Without an image for EC2
-/// nothing computes them, and the settings stay unset.
-pub const OF_EC2: &[&str] = &[
-    "admin-user-data",
-    "cluster-dns-ip",
-    "hostname-override",
-    "max-pods",
-    "node-ip",
-    "provider-id",
-    "region",
-];
+/// What generators have said.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// The generated settings that hold from now on.
+    pub settings: Document,
+    /// The settings that could not be generated.
+    pub failures: Vec<Failure>,
+}
+
+/// A setting that could not be generated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The setting.
+    pub key: Key,
+    /// What holds instead.
+    pub instead: &'static str,
+    /// Why.
+    pub reason: String,
+}
+
+impl Generated {
+    /// A line for each reason, for people.
+    pub fn failures_told(&self) -> Vec<String> {
+        let mut by_reason: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+        for failure in &self.failures {
+            let reason = (failure.reason.as_str(), failure.instead);
+            let keys = by_reason.entry(reason).or_default();
+            keys.push(failure.key.to_string());
+        }
+        let told = |((reason, instead), keys): ((&str, &str), Vec<String>)| {
+            format!("not generated: {} ({instead}): {reason}", keys.join(", "))
+        };
+        by_reason.into_iter().map(told).collect()
+    }
+}
 
 /// The generated settings that hold from now on: for every setting with a
 /// generator that the user has not set, what the generator says. Settings that
-/// the host generated otherwise stay as they are. `defaults` only serve to say what
-/// holds where a generator fails.
-pub fn generate(machine: &Machine, defaults: &Document) -> Document {
-    generate_with(machine, defaults, &wanted(machine))
+/// the host generated otherwise stay as they are.
+pub fn generate(machine: &Machine) -> Generated {
+    generate_with(machine, &wanted(machine))
 }
 
 /// The settings to generate, and by what.
@@ -108,10 +183,14 @@ fn wanted(machine: &Machine) -> Vec<(Key, Generator)> {
 
 fn applies(generator: &Generator, machine: &Machine) -> bool {
     let platform = machine.variant.as_ref().map(Variant::platform);
-    generator.platform.is_none() || generator.platform == platform
+    match generator.platform {
+        AWS => platform == AWS && machine.metadata.is_expected(),
+        other => other.is_none() || other == platform,
+    }
 }
 
-fn generate_with(machine: &Machine, defaults: &Document, wanted: &[(Key, Generator)]) -> Document {
+fn generate_with(machine: &Machine, wanted: &[(Key, Generator)]) -> Generated {
+    let mut failures = Vec::new();
     let mut generated = machine.before.clone();
     let shared = Arc::new(machine.clone());
     let mut running = Vec::new();
@@ -136,19 +215,23 @@ fn generate_with(machine: &Machine, defaults: &Document, wanted: &[(Key, Generat
             Err(error) => {
                 let instead = if machine.before.get(key).is_some() {
                     "the value of an earlier boot holds"
-                } else if defaults.get(key).is_some() {
+                } else if machine.defaults.get(key).is_some() {
                     "the default holds"
                 } else {
                     "it stays unset"
                 };
-                tracing::error!(
-                    "{key} was not generated, {instead}: generator {}: {error:#}",
-                    generator.name
-                );
+                failures.push(Failure {
+                    key: key.clone(),
+                    instead,
+                    reason: format!("{error:#}"),
+                });
             }
         }
     }
-    generated
+    Generated {
+        settings: generated,
+        failures,
+    }
 }
 
 /// A generator that runs in a thread of its own, which is left behind if it does
@@ -187,9 +270,20 @@ impl Run {
     }
 }
 
-/// A name made from the machine's identity, so that it stays and no two machines
-/// have the same. There is no network yet that could be asked for a better one.
-fn hostname(machine: &Machine, _: &Key) -> Result<Option<Value>> {
+/// The name that the machine's platform gives it. Where there is none, one made from
+/// the machine's identity, so that it stays and no two machines have the same: there
+/// is no network yet that could be asked for a better one.
+fn hostname(machine: &Machine, key: &Key) -> Result<Option<Value>> {
+    let platform = machine.variant.as_ref().map(Variant::platform);
+    if platform == AWS && machine.metadata.is_expected() {
+        match ec2::hostname(machine) {
+            Ok(Some(name)) => return Ok(Some(name.into())),
+            Ok(None) => {}
+            Err(_) if machine.before.get(key).is_some() => return Ok(None),
+            // Told for the settings that have no other source.
+            Err(error) => tracing::debug!("no host name of EC2: {error:#}"),
+        }
+    }
     let id = fs::read_to_string(machine.root.join("etc/machine-id")).unwrap_or_default();
     let name = match id.trim() {
         "" => "localhost".to_string(),
@@ -223,40 +317,39 @@ mod tests {
     use anyhow::bail;
     use std::collections::BTreeSet;
 
-    fn document(text: &str) -> Document {
+    pub(super) fn document(text: &str) -> Document {
         Document::from_toml(text)
             .expect("valid settings")
             .unwrap_or_default()
     }
 
-    fn key(text: &str) -> Key {
+    pub(super) fn key(text: &str) -> Key {
         text.parse().expect(text)
     }
 
-    fn machine(root: &std::path::Path, variant: &str, user: &str, before: &str) -> Machine {
+    pub(super) fn machine(
+        root: &std::path::Path,
+        variant: &str,
+        user: &str,
+        before: &str,
+    ) -> Machine {
         Machine {
             root: root.to_path_buf(),
             variant: Variant::parse(variant).ok(),
+            defaults: Document::default(),
             user: document(user),
             before: document(before),
+            metadata: Metadata::of(root),
         }
     }
 
     #[test]
     fn every_generator_of_the_model_is_known() {
-        let known: BTreeSet<&str> = ALL
-            .iter()
-            .map(|generator| generator.name)
-            .chain(OF_EC2.iter().copied())
-            .collect();
-        assert_eq!(
-            known.len(),
-            ALL.len() + OF_EC2.len(),
-            "each name is there once"
-        );
-        for settings::Generator { key, name } in Settings::schema().generators() {
-            assert!(known.contains(name), "{key}: {name}");
-        }
+        let known: BTreeSet<&str> = ALL.iter().map(|generator| generator.name).collect();
+        assert_eq!(known.len(), ALL.len(), "each name is there once");
+        let named = Settings::schema().generators();
+        let named: BTreeSet<&str> = named.iter().map(|generator| generator.name).collect();
+        assert_eq!(named, known);
     }
 
     #[test]
@@ -290,8 +383,9 @@ mod tests {
                 fs::write(root.path().join("etc/machine-id"), id).expect("a file");
             }
             let machine = machine(root.path(), "metal-core", user, before);
-            let generated = generate(&machine, &Document::default());
+            let generated = generate(&machine);
             let name = generated
+                .settings
                 .get(&key("network.hostname"))
                 .and_then(Value::as_str);
             assert_eq!(name, expected, "{id:?} {user} {before}");
@@ -354,9 +448,10 @@ mod tests {
                 ..generator
             };
             let wanted = [(key("motd"), generator), (key("network.hostname"), well)];
-            let generated = generate_with(&machine, &Document::default(), &wanted);
-            assert_eq!(generated.get(&key("motd")), Some(&expected.into()));
-            assert!(generated.get(&key("network.hostname")).is_some());
+            let generated = generate_with(&machine, &wanted);
+            let settings = generated.settings;
+            assert_eq!(settings.get(&key("motd")), Some(&expected.into()));
+            assert!(settings.get(&key("network.hostname")).is_some());
         }
         assert!(started.elapsed() < Duration::from_secs(20));
     }
@@ -377,7 +472,7 @@ mod tests {
         };
         let wanted: Vec<(Key, Generator)> = (0..10).map(|_| (key("motd"), generator)).collect();
         let started = Instant::now();
-        generate_with(&machine, &Document::default(), &wanted);
+        generate_with(&machine, &wanted);
         assert!(started.elapsed() < Duration::from_millis(2_500));
     }
 }

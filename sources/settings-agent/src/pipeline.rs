@@ -4,8 +4,9 @@ use crate::generators::{self, Machine};
 use crate::host::{Host, layout};
 use anyhow::{Context, Result};
 use api_types::{Outcome, Severity, UserDataReport, UserDataSource};
+use early_boot::ec2::Metadata;
 use early_boot::{Gathered, Source};
-use settings::Document;
+use settings::{Document, Platform, Variant};
 use settings_store::files::{Files, Folder};
 use settings_store::{Opened, Release, Store};
 use std::fs;
@@ -23,10 +24,12 @@ pub struct Booted {
 /// User data may stop the boot. Then a mark says so, on which
 /// `preconfigured.target` insists that it is not there, and settings are brought up
 /// without it, so that the API can be asked.
-pub fn boot(host: &Host, sources: &[Box<dyn Source>]) -> Result<Booted> {
+///
+/// On EC2 `metadata` is asked for what the user has not set.
+pub fn boot(host: &Host, sources: &[Box<dyn Source>], metadata: &Metadata) -> Result<Booted> {
     let mut store = open_store(host)?;
     let user_data = populate(host, &store, sources)?;
-    let generated = generate(host, &store, user_data.as_ref());
+    let generated = generate(host, &store, user_data.as_ref(), metadata)?;
     if let Err(error) = store.commit_boot(user_data.as_ref(), generated) {
         host.alarm(&format!(
             "settings of this boot were not stored: {:#}",
@@ -112,7 +115,7 @@ fn populate<F: Files>(
     Ok(Some(settings))
 }
 
-/// How long everything takes besides waiting for user data.
+/// How long everything takes besides waiting for a platform.
 const MARGIN: Duration = Duration::from_secs(120);
 
 /// Makes what became of user data at an earlier boot, as far as that is still
@@ -192,16 +195,30 @@ fn tell_faults(host: &Host, source: &UserDataSource) {
     }
 }
 
-fn generate<F: Files>(host: &Host, store: &Store<F>, user_data: Option<&Document>) -> Document {
+fn generate<F: Files>(
+    host: &Host,
+    store: &Store<F>,
+    user_data: Option<&Document>,
+    metadata: &Metadata,
+) -> Result<Document> {
     let mut layers = store.layers();
     if let Some(user_data) = user_data {
         layers.user.merge(user_data);
     }
-    let machine = Machine {
+    let platform = host.variant().map(Variant::platform);
+    if platform == Some(Platform::Aws) && metadata.is_expected() {
+        sysutil::notify::extend_timeout(metadata.patience() + MARGIN)?;
+    }
+    let generated = generators::generate(&Machine {
         root: host.root().to_path_buf(),
         variant: host.variant().copied(),
+        defaults: layers.defaults,
         user: layers.user,
         before: layers.generated,
-    };
-    generators::generate(&machine, &layers.defaults)
+        metadata: metadata.clone(),
+    });
+    for line in generated.failures_told() {
+        host.alarm(&line);
+    }
+    Ok(generated.settings)
 }

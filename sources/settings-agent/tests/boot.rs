@@ -6,6 +6,7 @@ mod common;
 
 use common::NoUnits;
 use early_boot::Source;
+use early_boot::ec2::Metadata;
 use early_boot::fake::Given;
 use serde_json::{Value, json};
 use settings_agent::{Host, boot, layout, user_data_report};
@@ -49,7 +50,9 @@ fn booted(root: &TempDir, user_data: &[Result<&'static str, &'static str>]) -> S
         })
         .map(|given| Box::new(given) as Box<dyn Source>)
         .collect();
-    boot(&host(root), &sources).unwrap().store
+    boot(&host(root), &sources, &Metadata::of(root.path()))
+        .unwrap()
+        .store
 }
 
 fn motd(store: &Store<Folder>) -> Value {

@@ -6,6 +6,7 @@ mod common;
 
 use common::NoUnits;
 use early_boot::check;
+use early_boot::ec2::Metadata;
 use early_boot::fake::Given;
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
@@ -14,8 +15,10 @@ use settings_agent::{Host, boot, layout, user_data_report};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The documents by their names, without `.toml`.
 fn documents() -> BTreeMap<String, String> {
@@ -59,7 +62,10 @@ fn first_boot(variant: &str, user_data: Vec<u8>) -> (Value, String, String) {
     );
     put("t/a", "{{ settings.kubernetes | tojson }}");
     let host = Host::open(root.path(), Arc::new(NoUnits)).unwrap();
-    let store = boot(&host, &[Box::new(Given::new(user_data))])
+    // Nobody answers there: what a launcher leaves out is not this test's business.
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+    let metadata = Metadata::at(vec![nowhere], false, Duration::ZERO);
+    let store = boot(&host, &[Box::new(Given::new(user_data))], &metadata)
         .unwrap()
         .store;
     assert!(store.user_data_done());

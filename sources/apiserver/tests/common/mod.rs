@@ -12,6 +12,7 @@ use apiserver::App;
 use apiserver::http::{Answer, Request};
 use apiserver::server;
 use early_boot::Source;
+use early_boot::ec2::Metadata;
 use early_boot::fake::Given;
 use settings_agent::{Host, Units};
 use std::fs;
@@ -175,7 +176,7 @@ fn boot(root: &Path, units: &Arc<Notes>, user_data: &[&str]) -> App {
         .iter()
         .map(|text| Box::new(Given::new(*text)) as Box<dyn Source>)
         .collect();
-    let booted = settings_agent::boot(&host, &sources).unwrap();
+    let booted = settings_agent::boot(&host, &sources, &Metadata::of(root)).unwrap();
     App::new(host, booted.store)
 }
 

@@ -1,87 +1,34 @@
 //! EC2: the region out of the instance's identity document, and user data, both
 //! from the metadata service.
-//!
-//! The service is reached over the network, which comes up beside us. Nothing
-//! polls for it: another try is made when the kernel tells of a new address or
-//! route, and after pauses that grow.
 
-use crate::link::AddressNews;
-use crate::{Source, dmi};
+use crate::Source;
+use crate::ec2::Metadata;
 use anyhow::{Context, Result};
-use imds::{Client, Options};
-use std::net::SocketAddr;
+use imds::Error;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How long the service is waited for on EC2: without user data the machine is of
-/// no use there.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// How long on a machine that says it is something else.
-const PATIENCE_ELSEWHERE: Duration = Duration::from_secs(10);
-
-/// The two sources of EC2, which share a client and its budget.
-pub fn sources(root: &Path) -> Vec<Box<dyn Source>> {
-    let service = Service {
-        endpoints: imds::ENDPOINTS.to_vec(),
-        is_ec2: dmi::is_ec2(root),
-        client: Arc::new(Mutex::new(None)),
-    };
+/// The two sources of EC2.
+pub fn sources(metadata: &Metadata) -> Vec<Box<dyn Source>> {
     vec![
-        Box::new(IdentityDocument(service.clone())),
-        Box::new(UserData(service)),
+        Box::new(IdentityDocument(metadata.clone())),
+        Box::new(UserData(metadata.clone())),
     ]
 }
 
-#[derive(Clone)]
-struct Service {
-    endpoints: Vec<SocketAddr>,
-    is_ec2: bool,
-    client: Arc<Mutex<Option<Client>>>,
-}
-
-impl Service {
-    fn patience(&self) -> Duration {
-        if self.is_ec2 {
-            PATIENCE
-        } else {
-            PATIENCE_ELSEWHERE
-        }
-    }
-
-    fn get(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>> {
-        let mut client = match self.client.lock() {
-            Ok(client) => client,
-            Err(poisoned) => poisoned.into_inner(),
-        };
-        let client = client.get_or_insert_with(|| self.connect());
-        match client.get(path, limit) {
-            Ok(content) => Ok(content),
-            // An image for EC2 on another machine, such as QEMU.
-            Err(imds::Error::Budget { .. }) if !self.is_ec2 => Ok(None),
-            // Whoever switches the service off has no user data to give by it.
-            Err(imds::Error::Off) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn connect(&self) -> Client {
-        let mut options = Options::with_budget(self.patience());
-        options.endpoints.clone_from(&self.endpoints);
-        match AddressNews::subscribe() {
-            Ok(news) => {
-                options.wait = Box::new(move |pause| {
-                    news.wait(pause);
-                });
-            }
-            // Then the pauses alone have to do.
-            Err(error) => tracing::warn!("{error:#}"),
-        }
-        Client::new(options)
+/// True if the error means that the machine has no user data, rather than that it
+/// cannot be read.
+fn is_nothing(error: &Error, metadata: &Metadata) -> bool {
+    match error {
+        // An image for EC2 on another machine, such as QEMU.
+        Error::Budget { .. } => !metadata.is_ec2(),
+        // Whoever switches the service off has no user data to give by it.
+        Error::Off => true,
+        _ => false,
     }
 }
 
-struct IdentityDocument(Service);
+struct IdentityDocument(Metadata);
 
 impl Source for IdentityDocument {
     fn name(&self) -> &'static str {
@@ -97,29 +44,25 @@ impl Source for IdentityDocument {
     }
 
     fn read(&self, _: &Path, _: usize) -> Result<Option<Vec<u8>>> {
-        const LIMIT: usize = 64 * 1024;
-        let Some(document) = self.0.get(&self.location(), LIMIT)? else {
+        let identity = match self.0.identity() {
+            Ok(identity) => identity,
+            Err(error) => match error.downcast_ref() {
+                Some(cause) if is_nothing(cause, &self.0) => return Ok(None),
+                _ => return Err(error),
+            },
+        };
+        let Some(region) = identity.region else {
             return Ok(None);
         };
-        region_settings(&document)
+        // A string of JSON is one of TOML.
+        let region = serde_json::to_string(&region).context("the region as a text")?;
+        Ok(Some(
+            format!("[settings.aws]\nregion = {region}\n").into_bytes(),
+        ))
     }
 }
 
-/// The settings that follow from the document.
-fn region_settings(document: &[u8]) -> Result<Option<Vec<u8>>> {
-    let document: serde_json::Value =
-        serde_json::from_slice(document).context("the identity document is not JSON")?;
-    let Some(region) = document.get("region").and_then(|region| region.as_str()) else {
-        return Ok(None);
-    };
-    // A string of JSON is one of TOML.
-    let region = serde_json::to_string(region).context("the region as a text")?;
-    Ok(Some(
-        format!("[settings.aws]\nregion = {region}\n").into_bytes(),
-    ))
-}
-
-struct UserData(Service);
+struct UserData(Metadata);
 
 impl Source for UserData {
     fn name(&self) -> &'static str {
@@ -131,7 +74,10 @@ impl Source for UserData {
     }
 
     fn read(&self, _: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
-        self.0.get(&self.location(), limit)
+        match self.0.get(&self.location(), limit) {
+            Err(error) if is_nothing(&error, &self.0) => Ok(None),
+            result => Ok(result?),
+        }
     }
 }
 
@@ -139,14 +85,10 @@ impl Source for UserData {
 mod tests {
     use super::*;
     use imds::fake::{Behaviour, Fake, Instance};
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
 
-    fn service(address: SocketAddr, is_ec2: bool) -> Service {
-        Service {
-            endpoints: vec![address],
-            is_ec2,
-            client: Arc::default(),
-        }
+    fn service(address: SocketAddr, is_ec2: bool) -> Metadata {
+        Metadata::at(vec![address], is_ec2, Duration::from_millis(500))
     }
 
     fn read(source: &dyn Source) -> Option<String> {
@@ -159,7 +101,7 @@ mod tests {
         let instance: Instance = [
             (
                 "dynamic/instance-identity/document",
-                "{\"region\": \"eu-south-2\", \"instanceType\": \"m7i.large\"}",
+                "{\"region\": \"a\\\"\\n\\u0007\", \"instanceType\": \"m7i.large\"}",
             ),
             ("user-data", "[settings]\n"),
         ]
@@ -169,7 +111,7 @@ mod tests {
         let service = service(fake.address(), true);
         assert_eq!(
             read(&IdentityDocument(service.clone())).as_deref(),
-            Some("[settings.aws]\nregion = \"eu-south-2\"\n")
+            Some("[settings.aws]\nregion = \"a\\\"\\n\\u0007\"\n")
         );
         assert_eq!(read(&UserData(service)).as_deref(), Some("[settings]\n"));
         assert_eq!(fake.requests().len(), 3);
@@ -190,39 +132,15 @@ mod tests {
     }
 
     #[test]
-    fn what_the_identity_document_means() {
-        for (document, expected) in [
-            ("{}", Ok(None)),
-            ("{\"region\": 1}", Ok(None)),
-            (
-                "{\"region\": \"a\\\"\\n\\u0007\"}",
-                Ok(Some("[settings.aws]\nregion = \"a\\\"\\n\\u0007\"\n")),
-            ),
-            ("<html>", Err(())),
-        ] {
-            let found = region_settings(document.as_bytes()).map_err(|_| ());
-            let expected = expected.map(|text: Option<&str>| text.map(|text| text.into()));
-            assert_eq!(found, expected, "{document}");
-        }
-    }
-
-    #[test]
     fn elsewhere_a_service_that_is_not_there_is_no_fault() {
         let nobody = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .expect("a port that is free again");
-        let service = service(nobody, false);
-        let client = Client::new(Options {
-            endpoints: vec![nobody],
-            ..Options::with_budget(Duration::from_millis(100))
-        });
-        *service.client.lock().expect("not poisoned") = Some(client);
-        assert_eq!(read(&UserData(service.clone())), None);
-        let on_ec2 = Service {
-            is_ec2: true,
-            ..service
-        };
-        let error = UserData(on_ec2).read(Path::new("/nothing"), 100);
-        assert!(error.is_err());
+        for (is_ec2, is_nothing) in [(false, true), (true, false)] {
+            for source in sources(&service(nobody, is_ec2)) {
+                let read = source.read(Path::new("/nothing"), 100);
+                assert_eq!(matches!(read, Ok(None)), is_nothing, "{read:?}");
+            }
+        }
     }
 }

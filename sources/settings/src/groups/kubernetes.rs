@@ -19,11 +19,12 @@ group! {
         /// Address of the cluster's API server.
         "api-server" => api_server: Url, example "\"https://cluster.example.com:6443\"";
         /// Addresses of the cluster's DNS: one, or a list, and returned as it was given.
-        "cluster-dns-ip" => cluster_dns_ip: OneOrMany<IpAddr>, example "\"10.96.0.10\"";
+        "cluster-dns-ip" => cluster_dns_ip: OneOrMany<IpAddr>,
+            generated "cluster-dns-ip", example "\"10.96.0.10\"";
         /// Domain of the cluster's services.
         "cluster-domain" => cluster_domain: Domain, default "cluster.local";
         /// Address of the node.
-        "node-ip" => node_ip: IpAddr;
+        "node-ip" => node_ip: IpAddr, generated "node-ip";
         /// Labels of the node. A key with a dot in it is quoted.
         "node-labels" => node_labels: BTreeMap<LabelKey, LabelValue>,
             example "{ \"example.com/rack\" = \"r7\" }";
@@ -125,7 +126,7 @@ group! {
         "container-runtime-endpoint" => container_runtime_endpoint: SingleLine,
             example "\"unix:///run/containerd/containerd.sock\"";
         /// Name of the node at its cloud provider.
-        "provider-id" => provider_id: ProviderId;
+        "provider-id" => provider_id: ProviderId, generated "provider-id";
         /// How much kubelet logs.
         "log-level" => log_level: u8, example "2";
         /// Programs that give kubelet credentials of registries, by the program's name.
@@ -149,12 +150,12 @@ group! {
         /// CPUs that pods do not get.
         "reserved-cpus" => reserved_cpus: CpuSet;
         /// Pods that the node takes.
-        "max-pods" => max_pods: u32, example "110";
+        "max-pods" => max_pods: u32, generated "max-pods", example "110";
         /// Deprecated: it is accepted and does nothing.
         "pod-infra-container-image" => pod_infra_container_image: SingleLine,
             example "\"registry.example.com/pause:3\"";
         /// Name of the node, instead of the host's.
-        "hostname-override" => hostname_override: Hostname;
+        "hostname-override" => hostname_override: Hostname, generated "hostname-override";
         /// Where the host gets that name from while it is unset.
         "hostname-override-source" => hostname_override_source: HostnameSource,
             only AwsKubernetes;
