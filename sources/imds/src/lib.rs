@@ -199,14 +199,14 @@ impl Client {
             };
             tracing::debug!(path, why, "the metadata service is tried again");
             let left = self.left();
-            if left.is_zero() {
+            (self.options.wait)(pause.min(left));
+            if self.left().is_zero() {
                 return Err(Error::Budget {
                     path: path.to_string(),
                     budget: self.options.budget,
                     last: why,
                 });
             }
-            (self.options.wait)(pause.min(left));
             (before, pause) = (pause, (before + pause).min(longest));
         }
     }
