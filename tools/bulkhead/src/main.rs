@@ -4,6 +4,7 @@
 //! 0 done, 1 failed, 2 wrong usage, 130 and 143 ended by a signal. `check` fails
 //! on a fault, and takes a file that it cannot read for wrong usage.
 
+mod ami;
 mod bench;
 mod build;
 mod check;
@@ -48,6 +49,8 @@ enum Verb {
     Run(run::Args),
     /// List or run the tests that boot images.
     Scenario(scenario::Args),
+    /// Show how an image would be uploaded and registered as an AMI.
+    Ami(ami::Args),
     /// Measure a boot and the image.
     Bench(bench::Args),
     /// Run the fuzz targets, or list them.
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
             Verb::Keys(args) => keys::run(args),
             Verb::Run(args) => run::run(args),
             Verb::Scenario(args) => scenario::run(args),
+            Verb::Ami(args) => ami::run(args),
             Verb::Bench(args) => bench::run(args),
             Verb::Fuzz(args) => fuzz::run(args),
             Verb::Clean(args) => clean::run(args),
