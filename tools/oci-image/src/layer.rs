@@ -46,6 +46,35 @@ impl Layer {
         self.file(path, mode & 0o777, &bytes)
     }
 
+    /// Adds the files and links of the folder `from` and those below it, which keep
+    /// their permissions.
+    pub fn tree(&mut self, path: &str, from: &Path) -> Result<&mut Self> {
+        let list = || format!("cannot list {}", from.display());
+        for entry in fs::read_dir(from).with_context(list)? {
+            let entry = entry.with_context(list)?;
+            let source = entry.path();
+            let name = entry.file_name();
+            let name = name
+                .to_str()
+                .with_context(|| format!("{} is not UTF-8", source.display()))?;
+            let path = format!("{path}/{name}");
+            let kind = entry.file_type().with_context(list)?;
+            if kind.is_dir() {
+                self.tree(&path, &source)?;
+            } else if kind.is_symlink() {
+                let read = || format!("cannot read {}", source.display());
+                let target = fs::read_link(&source).with_context(read)?;
+                let target = target
+                    .to_str()
+                    .with_context(|| format!("{} leads to what is not UTF-8", source.display()))?;
+                self.link(&path, target)?;
+            } else {
+                self.copy(&path, &source)?;
+            }
+        }
+        Ok(self)
+    }
+
     /// Adds a symbolic link, and the folders that it lies in.
     pub fn link(&mut self, path: &str, target: &str) -> Result<&mut Self> {
         ensure!(
@@ -160,6 +189,22 @@ mod tests {
             entries,
             expected.map(|(path, mode)| (path.to_string(), mode))
         );
+    }
+
+    #[test]
+    fn a_tree_is_taken_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let programs = folder.path().join("usr/bin");
+        fs::create_dir_all(&programs).unwrap();
+        fs::write(programs.join("app"), b"x").unwrap();
+        fs::set_permissions(programs.join("app"), fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink("usr/bin", folder.path().join("bin")).unwrap();
+        let mut taken = Layer::new();
+        taken.tree("", folder.path()).unwrap();
+        let mut expected = Layer::new();
+        expected.file("usr/bin/app", 0o755, b"x").unwrap();
+        expected.link("bin", "usr/bin").unwrap();
+        assert_eq!(taken, expected);
     }
 
     #[test]
