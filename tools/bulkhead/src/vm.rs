@@ -130,6 +130,7 @@ pub fn cluster_programs(
         "busybox".to_string(),
         "etcd".to_string(),
         format!("kube-control-plane-{kubernetes}"),
+        "nft".to_string(),
         "registry".to_string(),
     ]
     .into_iter()

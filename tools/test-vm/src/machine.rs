@@ -137,6 +137,9 @@ pub struct Builder {
     /// Number of network cards. Several are plugged into one Ethernet segment, and so
     /// is the test: see [`Machine::wire`].
     pub cards: usize,
+    /// Whether a second card leads to the other machines of a shared network, and to
+    /// nothing else.
+    pub neighbours: bool,
     /// Further ports of loopback, in the machine's network, that lead into the guest:
     /// (outside, inside).
     pub forwards: Vec<(u16, u16)>,
@@ -169,6 +172,7 @@ impl Builder {
             disc: None,
             reach: Reach::Isolated,
             cards: 1,
+            neighbours: false,
             forwards: Vec::new(),
             clock: None,
             user_data: None,
@@ -451,6 +455,17 @@ impl Builder {
                 arguments.card(card, &port);
             }
         }
+        if self.neighbours {
+            arguments.option(
+                "-netdev",
+                format!("socket,id=neighbours,mcast={NEIGHBOURS},localaddr=127.0.0.1"),
+            );
+            let address = cluster::neighbour_address(self.reach.index());
+            arguments.option(
+                "-device",
+                format!("virtio-net-pci,netdev=neighbours,mac={address},romfile="),
+            );
+        }
         if let Some(clock) = self.clock {
             arguments.option("-rtc", format!("base={clock}"));
         }
@@ -471,6 +486,9 @@ impl Builder {
 fn card(index: usize) -> String {
     format!("card{index}")
 }
+
+/// Where machines of one network meet: each frame of one is sent to all others.
+const NEIGHBOURS: &str = "230.0.0.1:7300";
 
 const VARIABLES: &str = "variables.fd";
 const OVERLAY: &str = "disk.qcow2";

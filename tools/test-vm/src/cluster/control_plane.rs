@@ -159,6 +159,11 @@ impl ControlPlane {
         Ok(plane)
     }
 
+    /// The programs that it was started with.
+    pub(super) fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
     /// The port of loopback that has to lead to the kubelet of a node.
     pub fn kubelet_forward(&self, index: u8) -> (u16, u16) {
         (self.ports.kubelet + u16::from(index), KUBELET_PORT)
@@ -191,10 +196,66 @@ impl ControlPlane {
         self.kubectl_with(arguments, b"")
     }
 
+    /// What a pod serves at `path` of its `port`, asked for as a user does it whose
+    /// workstation does not reach pods: `kubectl port-forward`.
+    pub fn fetch_forwarded(&self, pod: &str, port: u16, path: &str) -> Result<String> {
+        let [outside] = free_ports()?;
+        let config = format!("--kubeconfig={HOME}/{KUBECONFIG}");
+        let ports = format!("{outside}:{port}");
+        let mut forward = self.emulator.spawn(Start {
+            folder: &self.folder,
+            readable: &self.programs.binds(&["kubectl"])?,
+            devices: &[],
+            network: self.network,
+            environment: &[("HOME", HOME)],
+            program: &format!("{BIN}/kubectl"),
+            log: "port-forward",
+            arguments: [&config, "port-forward", pod, &ports]
+                .map(OsString::from)
+                .to_vec(),
+        })?;
+        let url = format!("http://127.0.0.1:{outside}{path}");
+        let started = Instant::now();
+        let fetched = loop {
+            let fetched = self.emulator.output(
+                Start {
+                    folder: &self.folder,
+                    readable: &self.programs.binds(&["busybox"])?,
+                    devices: &[],
+                    network: self.network,
+                    environment: &[],
+                    program: &format!("{BIN}/busybox"),
+                    log: "busybox",
+                    arguments: ["wget", "-q", "-T", "30", "-O-", &url]
+                        .map(OsString::from)
+                        .to_vec(),
+                },
+                b"",
+            );
+            // It says that it listens, which is a line of a log that nobody reads.
+            if fetched.is_ok() || started.elapsed() > START_TIME {
+                break fetched;
+            }
+            thread::sleep(PERIOD);
+        };
+        forward.kill();
+        fetched
+    }
+
     /// Creates or changes the objects of a manifest.
     pub fn apply(&self, manifest: &str) -> Result<()> {
         self.kubectl_with(&["apply", "--filename=-"], manifest.as_bytes())
             .map(drop)
+    }
+
+    /// Applies the manifest of the network of services, which has to know the API
+    /// server's address and that of pods.
+    pub(super) fn apply_service_network(&self, manifest: &str) -> Result<()> {
+        let manifest = manifest
+            .replace("API_HOST", GATEWAY)
+            .replace("API_PORT", &self.ports.api.to_string())
+            .replace("PODS", PODS);
+        self.apply(&manifest)
     }
 
     /// Objects as `kubectl get --output=json` shows them.

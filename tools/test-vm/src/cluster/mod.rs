@@ -6,6 +6,7 @@
 mod certificates;
 mod control_plane;
 pub(crate) mod egress;
+mod images;
 mod registry;
 
 pub use control_plane::{ControlPlane, has_condition};
@@ -14,7 +15,6 @@ pub use registry::Registry;
 use crate::emulator::Emulator;
 use crate::network::TestNetwork;
 use anyhow::{Context, Result};
-use oci_image::{Architecture, Config, Image, Layer};
 use sandbox::Network;
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,15 +28,16 @@ const BIN: &str = "/programs";
 /// Where the folder of who runs them is seen there.
 const HOME: &str = crate::emulator::RUN;
 
-/// The network of pods, as a cluster brings it: an agent on each node that writes its
-/// configuration where container runtimes look for it. Its image goes in for `IMAGE`.
+/// What a cluster brings to its nodes, each a manifest in which the image called
+/// `IMAGE` has to be named: the network of pods, an agent that writes its configuration
+/// where container runtimes look for it; and the network of services, kube-proxy.
 const POD_NETWORK: &str = include_str!("pod_network.yaml");
+const SERVICE_NETWORK: &str = include_str!("service_network.yaml");
 /// The image with the programs of busybox, in the registry.
 const TOOLS: &str = "tools:1";
-/// Those that containers call by name.
-const APPLETS: [&str; 12] = [
-    "cat", "cp", "echo", "httpd", "id", "ls", "nc", "sh", "sleep", "sync", "touch", "wget",
-];
+/// The image of agents, and that of kube-proxy.
+const AGENTS: &str = "agents:1";
+const SERVICE_PROXY: &str = "kube-proxy:1";
 
 /// A cluster that runs. Dropped, it is gone.
 #[derive(Debug)]
@@ -64,11 +65,16 @@ impl Cluster {
             nodes,
         )?;
         let registry = Registry::start(emulator, programs, &folder.join("registry"), place)?;
-        registry.push(TOOLS, &tools(programs.path("busybox")?)?)?;
+        registry.push(TOOLS, &images::tools(programs)?)?;
+        registry.push(SERVICE_PROXY, &images::service_proxy(programs)?)?;
         let cluster = Self { plane, registry };
         cluster
             .plane
             .apply(&POD_NETWORK.replace("IMAGE", &cluster.tools()))?;
+        let service_proxy = cluster.registry.image(SERVICE_PROXY);
+        cluster
+            .plane
+            .apply_service_network(&SERVICE_NETWORK.replace("IMAGE", &service_proxy))?;
         Ok(cluster)
     }
 
@@ -77,25 +83,17 @@ impl Cluster {
         self.plane.node_settings() + &self.registry.node_settings()
     }
 
+    /// Puts the image that agents have into the registry; returns its name.
+    pub fn add_agents(&self) -> Result<String> {
+        let image = images::agents(self.plane.programs())?;
+        self.registry.push(AGENTS, &image)?;
+        Ok(self.registry.image(AGENTS))
+    }
+
     /// The name of an image with busybox, as nodes know it.
     pub fn tools(&self) -> String {
         self.registry.image(TOOLS)
     }
-}
-
-fn tools(busybox: &Path) -> Result<Image> {
-    let mut layer = Layer::new();
-    layer.copy("bin/busybox", busybox)?;
-    for name in APPLETS {
-        layer.link(&format!("bin/{name}"), "busybox")?;
-    }
-    layer.folder("tmp", 0o1777)?;
-    let config = Config {
-        entrypoint: vec!["/bin/sh".to_string()],
-        environment: vec!["PATH=/bin".to_string()],
-        ..Config::default()
-    };
-    Ok(Image::new(Architecture::Amd64, &config, vec![layer]))
 }
 
 /// The network that a cluster is in.
@@ -116,21 +114,33 @@ impl Place<'_> {
     }
 }
 
-/// Programs that run beside machines, wherever they lie.
+/// Programs that run beside machines and in containers, wherever they lie.
 #[derive(Clone, Debug)]
-pub struct Programs(BTreeMap<String, PathBuf>);
+pub struct Programs(BTreeMap<String, Program>);
+
+#[derive(Clone, Debug)]
+struct Program {
+    path: PathBuf,
+    tree: PathBuf,
+}
 
 impl Programs {
-    /// Those in `usr/bin` of each of `trees`.
+    /// Where a tree may have programs.
+    const FOLDERS: [&'static str; 2] = ["usr/bin", "usr/sbin"];
+
+    /// Those of `trees`.
     pub fn find<'a>(trees: impl IntoIterator<Item = &'a Path>) -> Result<Self> {
         let mut programs = BTreeMap::new();
         for tree in trees {
-            let folder = tree.join("usr/bin");
-            let list = || format!("cannot list {}", folder.display());
-            for entry in fs::read_dir(&folder).with_context(list)? {
-                let entry = entry.with_context(list)?;
-                let name = entry.file_name().to_string_lossy().into_owned();
-                programs.insert(name, entry.path());
+            let folders = Self::FOLDERS.map(|folder| tree.join(folder));
+            for folder in folders.iter().filter(|folder| folder.exists()) {
+                let list = || format!("cannot list {}", folder.display());
+                for entry in fs::read_dir(folder).with_context(list)? {
+                    let path = entry.with_context(list)?.path();
+                    let name = path.file_name().unwrap_or_default().to_string_lossy();
+                    let tree = tree.to_path_buf();
+                    programs.insert(name.into_owned(), Program { path, tree });
+                }
             }
         }
         Ok(Self(programs))
@@ -138,9 +148,17 @@ impl Programs {
 
     /// The path of a program.
     pub fn path(&self, name: &str) -> Result<&Path> {
-        let path = self.0.get(name);
-        let path = path.with_context(|| format!("the program {name} was not built"))?;
-        Ok(path)
+        Ok(&self.program(name)?.path)
+    }
+
+    /// The tree that a program came with, which has the libraries that it needs.
+    fn tree(&self, name: &str) -> Result<&Path> {
+        Ok(&self.program(name)?.tree)
+    }
+
+    fn program(&self, name: &str) -> Result<&Program> {
+        let program = self.0.get(name);
+        program.with_context(|| format!("the program {name} was not built"))
     }
 
     /// Where each program is, and where it is to be seen.
@@ -155,6 +173,12 @@ impl Programs {
 /// The address that a node has in its emulator's network.
 pub(crate) fn node_address(index: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 2 + index, 15)
+}
+
+/// The hardware address of the card by which a node reaches the others, as the agent of
+/// the network of pods knows it.
+pub(crate) fn neighbour_address(index: u8) -> String {
+    format!("52:54:00:00:01:{:02x}", index + 1)
 }
 
 /// Ports of the workstation's loopback that nobody uses.

@@ -1,0 +1,71 @@
+//! Container images that the registry gets.
+
+use super::Programs;
+use anyhow::Result;
+use oci_image::{Architecture, Config, Image, Layer};
+
+/// Those programs of busybox that containers call by name.
+const APPLETS: [&str; 23] = [
+    "cat", "cp", "dmesg", "echo", "grep", "head", "httpd", "id", "ip", "killall", "ls", "mkdir",
+    "mount", "nc", "sed", "sh", "sleep", "sync", "tail", "touch", "true", "umount", "wget",
+];
+
+/// Small programs, and a shell that is started unless the container says otherwise.
+pub(super) fn tools(programs: &Programs) -> Result<Image> {
+    Ok(with_shell(applets(programs)?))
+}
+
+/// kube-proxy, and the program by which it speaks to the packet filter.
+pub(super) fn service_proxy(programs: &Programs) -> Result<Image> {
+    let mut layer = Layer::new();
+    add_packet_filter(&mut layer, programs)?;
+    layer.copy("usr/bin/kube-proxy", programs.path("kube-proxy")?)?;
+    let config = Config {
+        entrypoint: vec!["/usr/bin/kube-proxy".to_string()],
+        environment: vec!["PATH=/usr/bin:/usr/sbin".to_string()],
+        ..Config::default()
+    };
+    Ok(Image::new(Architecture::Amd64, &config, vec![layer]))
+}
+
+/// What agents have that look into a node: the small programs, a client of the container
+/// runtime, and programs that work in the kernel by eBPF.
+pub(super) fn agents(programs: &Programs) -> Result<Image> {
+    let mut layer = applets(programs)?;
+    // Whose C library has the loader that programs of Go ask for, too.
+    add_packet_filter(&mut layer, programs)?;
+    for name in ["crictl", "ebpf-guard", "trace-connections"] {
+        layer.copy(&format!("bin/{name}"), programs.path(name)?)?;
+    }
+    Ok(with_shell(layer))
+}
+
+/// Adds the packet filter's program and all libraries that it needs.
+fn add_packet_filter(layer: &mut Layer, programs: &Programs) -> Result<()> {
+    layer.tree("", programs.tree("nft")?)?;
+    for folder in ["lib", "lib64"] {
+        layer.link(folder, &format!("usr/{folder}"))?;
+    }
+    Ok(())
+}
+
+/// Small programs, called by name.
+fn applets(programs: &Programs) -> Result<Layer> {
+    let mut layer = Layer::new();
+    layer.copy("bin/busybox", programs.path("busybox")?)?;
+    for name in APPLETS {
+        layer.link(&format!("bin/{name}"), "busybox")?;
+    }
+    layer.folder("tmp", 0o1777)?;
+    Ok(layer)
+}
+
+/// An image of one layer whose shell is started unless a container says otherwise.
+fn with_shell(layer: Layer) -> Image {
+    let config = Config {
+        entrypoint: vec!["/bin/sh".to_string()],
+        environment: vec!["PATH=/bin".to_string()],
+        ..Config::default()
+    };
+    Image::new(Architecture::Amd64, &config, vec![layer])
+}
