@@ -44,6 +44,9 @@ pub struct Setup {
 pub struct Cluster {
     /// Folder of the image of a node's dev twin.
     pub node: PathBuf,
+    /// Builds the image of the dev twin that is the same node on EC2, and says where it
+    /// is.
+    pub ec2_node: Box<dyn Fn() -> Result<PathBuf>>,
     /// The programs of control plane and registry, and what test images are made of.
     pub programs: Programs,
 }

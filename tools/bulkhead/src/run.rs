@@ -6,6 +6,7 @@ use buildsys::image::content::lay_over;
 use buildsys::progress::Progress;
 use buildsys::project::{Arch, Project};
 use buildsys::{signals, store};
+use settings::{Platform, Variant};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,13 +18,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 use test_vm::api::Api;
 use test_vm::cluster::{Cluster, Place};
-use test_vm::{Builder, Emulator, Machine, Reach};
+use test_vm::{Builder, Ec2, Emulator, Machine, Reach};
 use toml::Table;
 
 /// Boot an image in QEMU, with its API at build/run/api.sock.
 ///
 /// What is booted is the variant's dev twin: the same image with a door to its API.
-/// The machine is a new one each time; its disk and console are kept in build/run
+/// An image for EC2 finds the metadata service, with the user data that is given, in a
+/// network of its own. The machine is a new one each time; its disk and console are kept in build/run
 /// until the next.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -50,7 +52,7 @@ pub struct Args {
     #[arg(long)]
     no_build: bool,
     /// Start a Kubernetes control plane beside the machine, which becomes its only node;
-    /// CMD gets kubectl on the PATH and KUBECONFIG set
+    /// CMD gets kubectl on the PATH and KUBECONFIG set. There is no metadata service then
     #[arg(long)]
     cluster: bool,
 }
@@ -101,6 +103,13 @@ pub fn run(args: Args) -> Result<()> {
     builder.user_data = user_data;
     builder.reach = Reach::Workstation;
     let mut node = None;
+    if programs.is_none() && is_for_ec2(&variant) {
+        let mut instance = Ec2::new()?;
+        instance.user_data = builder.user_data.take();
+        // The workstation's own network has no room for the service's address.
+        builder.reach = Reach::Isolated;
+        builder.services.metadata = Some(instance);
+    }
     if let Some(programs) = programs {
         let started = Node::start(&emulation.emulator, programs, &folder)?;
         builder.forwards = vec![started.cluster.plane.kubelet_forward(0)];
@@ -114,6 +123,12 @@ pub fn run(args: Args) -> Result<()> {
         emulation.acceleration, emulation.reason
     );
     eprintln!("  network       {}", builder.reach.describe());
+    if let Some(instance) = &builder.services.metadata {
+        eprintln!(
+            "  EC2           {} in {}, {}; metadata at 169.254.169.254",
+            instance.instance_id, instance.zone, instance.instance_type
+        );
+    }
     eprintln!("  API           {}", folder.join("api.sock").display());
     eprintln!("  console       {}", folder.join("console.log").display());
     if let Some(node) = &node {
@@ -132,6 +147,11 @@ pub fn run(args: Args) -> Result<()> {
             std::process::exit(exit_code(status))
         }
     }
+}
+
+/// Whether images of `variant` expect EC2.
+fn is_for_ec2(variant: &str) -> bool {
+    Variant::parse(variant).is_ok_and(|variant| variant.platform() == Platform::Aws)
 }
 
 /// Makes the folder empty, and ours until the lock is dropped.

@@ -63,6 +63,7 @@ pub fn run(args: Args) -> Result<()> {
     let cluster = match &programs {
         Some(programs) => Some(Cluster {
             node: node(&project, &args, &progress)?,
+            ec2_node: ec2_node(&args)?,
             programs: (**programs).clone(),
         }),
         None => None,
@@ -124,6 +125,17 @@ fn node_variant(args: &Args) -> &str {
 fn node(project: &Project, args: &Args, progress: &Progress) -> Result<PathBuf> {
     let (_, twin) = vm::pair(project, Some(node_variant(args)));
     vm::image(project, &twin, Arch::X86_64, !args.no_build, progress)
+}
+
+/// What builds the node of a cluster as it is on EC2, which few scenarios need.
+fn ec2_node(args: &Args) -> Result<Box<dyn Fn() -> Result<PathBuf>>> {
+    let version = vm::kubernetes_of(node_variant(args))?.to_string();
+    let build = !args.no_build;
+    Ok(Box::new(move || {
+        let project = Project::find()?;
+        let (_, twin) = vm::pair(&project, Some(&format!("aws-k8s-{version}")));
+        vm::image(&project, &twin, Arch::X86_64, build, &Progress::new())
+    }))
 }
 
 fn choose(args: &Args) -> Result<Vec<&'static Scenario>> {

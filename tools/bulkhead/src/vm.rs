@@ -123,9 +123,7 @@ pub fn cluster_programs(
     arch: Arch,
     progress: &Progress,
 ) -> Result<ClusterPrograms> {
-    let kubernetes = kubernetes_of(variant).with_context(|| {
-        format!("{variant} has no Kubernetes: a cluster needs a variant such as metal-k8s-1.36")
-    })?;
+    let kubernetes = kubernetes_of(variant)?;
     let names: Vec<Name> = [
         "busybox".to_string(),
         "etcd".to_string(),
@@ -145,12 +143,12 @@ pub fn cluster_programs(
 }
 
 /// The Kubernetes version that a variant is named for, such as `1.36`.
-fn kubernetes_of(variant: &str) -> Option<&str> {
-    let (_, version) = variant
-        .strip_suffix(TWIN)
-        .unwrap_or(variant)
-        .split_once("-k8s-")?;
-    Some(version)
+pub fn kubernetes_of(variant: &str) -> Result<&str> {
+    let name = variant.strip_suffix(TWIN).unwrap_or(variant);
+    let (_, version) = name.split_once("-k8s-").with_context(|| {
+        format!("{variant} has no Kubernetes: a cluster needs a variant such as metal-k8s-1.36")
+    })?;
+    Ok(version)
 }
 
 /// Refuses what cannot be emulated yet.
@@ -167,8 +165,8 @@ mod tests {
 
     #[test]
     fn variants_are_named_for_their_kubernetes() {
-        assert_eq!(kubernetes_of("metal-k8s-1.36"), Some("1.36"));
-        assert_eq!(kubernetes_of("aws-k8s-1.37-dev"), Some("1.37"));
-        assert_eq!(kubernetes_of("metal-core"), None);
+        assert_eq!(kubernetes_of("metal-k8s-1.36").unwrap(), "1.36");
+        assert_eq!(kubernetes_of("aws-k8s-1.37-dev").unwrap(), "1.37");
+        assert!(kubernetes_of("metal-core").is_err());
     }
 }

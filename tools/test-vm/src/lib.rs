@@ -16,6 +16,7 @@ pub mod api;
 pub mod cluster;
 mod console;
 pub mod disk;
+mod ec2;
 mod emulator;
 pub mod firmware;
 mod machine;
@@ -30,6 +31,7 @@ pub mod write_log;
 
 pub use accel::Acceleration;
 pub use console::Line;
+pub use ec2::Ec2;
 pub use emulator::Emulator;
 pub use machine::{Builder, DOOR_PORT, Disk, Machine, Reach, Wait};
 pub use network::TestNetwork;

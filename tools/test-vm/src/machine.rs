@@ -3,6 +3,7 @@
 use crate::accel::Acceleration;
 use crate::cluster;
 use crate::console::{Follower, Line};
+use crate::ec2;
 use crate::emulator::{Emulator, IMAGE, RUN, Start};
 use crate::network::TestNetwork;
 use crate::probe::PROBE_PORT;
@@ -148,7 +149,7 @@ pub struct Builder {
     pub clock: Option<&'static str>,
     /// User data, given to the guest by the firmware's configuration device.
     pub user_data: Option<Vec<u8>>,
-    /// What answers on the network: used with [`Reach::Isolated`].
+    /// What answers on the network, unless that is the workstation's.
     pub services: Services,
     /// The program that runs [`services`] when given its arguments; see
     /// [`services::run`].
@@ -392,7 +393,14 @@ impl Builder {
                 );
             }
         }
-        arguments.option("-device", "virtio-blk-pci,drive=disk,bootindex=0");
+        arguments.option(
+            "-device",
+            match self.services.metadata {
+                // As the volumes of an instance are.
+                Some(_) => "nvme,serial=vol0,drive=disk,bootindex=0",
+                None => "virtio-blk-pci,drive=disk,bootindex=0",
+            },
+        );
         for (index, name) in self.extra_disks.iter().enumerate() {
             let id = format!("extra{index}");
             arguments.drive(
@@ -468,6 +476,9 @@ impl Builder {
         }
         if let Some(clock) = self.clock {
             arguments.option("-rtc", format!("base={clock}"));
+        }
+        if self.services.metadata.is_some() {
+            arguments.option("-smbios", format!("type=1,manufacturer={}", ec2::VENDOR));
         }
         if self.user_data.is_some() {
             arguments.option(

@@ -7,6 +7,8 @@
 //! The helper ends with its standard input, that is with whoever started it.
 
 use crate::cluster::egress::{self, Forward};
+use crate::cluster::roles;
+use crate::ec2::{self, Ec2};
 use crate::socket;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
@@ -28,6 +30,9 @@ pub const HELPER_ARGUMENT: &str = "vm-services";
 /// What the time server writes a line to for each answer, in the run's folder.
 pub const NTP_LOG: &str = "ntp.log";
 
+/// What the metadata service says, in the run's folder.
+const METADATA: &str = "metadata.json";
+
 const READY: &str = "ready";
 
 /// The servers of a test's own network. The guest reaches them at 10.0.2.2.
@@ -35,6 +40,9 @@ const READY: &str = "ready";
 pub struct Services {
     /// A time server whose clock is this many seconds ahead.
     pub ntp: Option<i64>,
+    /// EC2's metadata service, where the machine is this instance. It is reached at its
+    /// own address.
+    pub metadata: Option<Ec2>,
 }
 
 /// The command line that runs the helper when the program's `main` passes
@@ -91,21 +99,31 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Running> {
         command.arg("--ntp").arg(ahead.to_string());
         command.arg("--ntp-log").arg(start.folder.join(NTP_LOG));
     }
+    if let Some(instance) = &start.services.metadata {
+        let path = start.folder.join(METADATA);
+        instance.write(&path)?;
+        command.arg("--metadata").arg(path);
+    }
     spawn(command)
 }
 
 /// Starts the helper that leads an API server to its nodes: see
-/// [`cluster::egress`](crate::cluster::egress).
+/// [`cluster::egress`](crate::cluster::egress). With a file of roles, it also judges the
+/// tokens of nodes: see [`cluster::roles`](crate::cluster::roles).
 pub(crate) fn start_egress(
     join: Option<u32>,
     socket: &Path,
     forwards: &[Forward],
+    roles: Option<&Path>,
 ) -> Result<Running> {
     let helper = helper_of_this_program();
     let mut command = Command::new(&helper[0]);
     command.args(&helper[1..]).arg("--egress").arg(socket);
     for forward in forwards {
         command.arg("--node").arg(forward.to_argument());
+    }
+    if let Some(roles) = roles {
+        command.arg("--roles").arg(roles);
     }
     if let Some(pid) = join {
         command.arg("--join").arg(pid.to_string());
@@ -164,6 +182,8 @@ struct Request {
     egress: Option<PathBuf>,
     /// Where the egress leads to.
     nodes: Vec<Forward>,
+    roles: Option<PathBuf>,
+    metadata: Option<PathBuf>,
 }
 
 impl Request {
@@ -186,6 +206,8 @@ impl Request {
                 Some("--ntp") => request.ntp = Some(number(name, value)?),
                 Some("--ntp-log") => request.ntp_log = Some(value.into()),
                 Some("--egress") => request.egress = Some(value.into()),
+                Some("--roles") => request.roles = Some(value.into()),
+                Some("--metadata") => request.metadata = Some(value.into()),
                 Some("--node") => request.nodes.push(value.to_string_lossy().parse()?),
                 _ => bail!("unknown argument {}", name.display()),
             }
@@ -232,6 +254,13 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
     if let Some(path) = &request.egress {
         egress::serve(socket::listen(path)?, request.nodes);
     }
+    if let Some(path) = &request.roles {
+        roles::serve(path)?;
+    }
+    let _metadata = match &request.metadata {
+        Some(path) => Some(ec2::serve(path)?),
+        None => None,
+    };
     println!("{READY}");
     io::copy(&mut io::stdin(), &mut io::sink()).context("cannot read standard input")?;
     Ok(())
@@ -338,7 +367,7 @@ mod tests {
         };
         let all = parse(
             "--join 7 --socket /a --port 80 --ntp -5 --ntp-log /l \
-                         --egress /e --node 10.0.2.15:10250=4",
+                         --egress /e --node 10.0.2.15:10250=4 --roles /r --metadata /m",
         )
         .unwrap();
         let expected = Request {
@@ -349,6 +378,8 @@ mod tests {
             ntp_log: Some("/l".into()),
             egress: Some("/e".into()),
             nodes: vec!["10.0.2.15:10250=4".parse().unwrap()],
+            roles: Some("/r".into()),
+            metadata: Some("/m".into()),
         };
         assert_eq!(all, expected);
         for bad in ["--join", "--join x", "--port 70000", "--what 1"] {

@@ -3,6 +3,7 @@
 pub(crate) mod boot;
 pub(crate) mod cluster;
 pub(crate) mod diagnostics;
+pub(crate) mod ec2;
 pub(crate) mod network;
 pub(crate) mod power_cut;
 pub(crate) mod settings;

@@ -21,7 +21,10 @@ const AHEAD: i64 = 5 * 3600;
 /// DHCP lease and time from a server named by user data.
 pub(crate) fn lease_and_time(stage: &mut Stage<'_>) -> Result<()> {
     let (mut builder, _) = stage.machine(Which::Twin, "machine")?;
-    builder.services = Services { ntp: Some(AHEAD) };
+    builder.services = Services {
+        ntp: Some(AHEAD),
+        ..Services::default()
+    };
     // The emulator's network has the workstation's side, here the test's own
     // namespace, at this address.
     builder.user_data = Some(b"[settings.ntp]\ntime-servers = [\"10.0.2.2\"]\n".to_vec());

@@ -4,7 +4,9 @@
 
 use super::certificates::{self, Authority, Certified, Purpose};
 use super::egress::Forward;
+use super::roles::{self, Roles};
 use super::{BIN, GATEWAY, HOME, Place, Programs, free_ports, node_address, write};
+use crate::ec2::Ec2;
 use crate::emulator::{Emulator, Start};
 use crate::services;
 use anyhow::{Context, Result, bail};
@@ -42,6 +44,11 @@ const PODS: &str = "10.244.0.0/16";
 const KUBELET_PORT: u16 = 10250;
 
 const KUBECONFIG: &str = "admin.kubeconfig";
+/// What judged the tokens of roles, a line each.
+const JUDGED: &str = "judged-tokens.log";
+const WEBHOOK: &str = "webhook.json";
+/// The cluster's name.
+const NAME: &str = "test";
 const EGRESS: &str = "egress.sock";
 
 /// How long the API server may take until it is ready, and a program until it ends.
@@ -112,12 +119,14 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts one and waits until its API server is ready. `folder` takes keys, data
     /// and logs; `nodes` is the greatest number of nodes that the API server can reach.
+    /// Where there is an `instance`, its role in AWS is a node.
     pub(super) fn start(
         emulator: &Emulator,
         programs: &Programs,
         folder: &Path,
         place: Place<'_>,
         nodes: u8,
+        instance: Option<&Ec2>,
     ) -> Result<Self> {
         fs::create_dir_all(folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
@@ -131,6 +140,15 @@ impl ControlPlane {
                 port: ports.kubelet + u16::from(index),
             })
             .collect();
+        let roles = match instance {
+            Some(instance) => {
+                let path = folder.join("roles.json");
+                Roles::new(NAME, instance, folder.join(JUDGED)).write(&path)?;
+                write(folder, WEBHOOK, &roles::webhook_config().to_string())?;
+                Some(path)
+            }
+            None => None,
+        };
         let egress = services::start_egress(
             match place {
                 Place::Network(network) => Some(network.pid()),
@@ -138,6 +156,7 @@ impl ControlPlane {
             },
             &folder.join(EGRESS),
             &forwards,
+            roles.as_deref(),
         )?;
         let mut plane = Self {
             emulator: emulator.clone(),
@@ -150,7 +169,11 @@ impl ControlPlane {
             _egress: egress,
         };
         plane.spawn("etcd", &etcd(ports))?;
-        plane.spawn("kube-apiserver", &api_server(ports))?;
+        let mut arguments = api_server(ports);
+        if roles.is_some() {
+            arguments.extend(tokens_by_webhook());
+        }
+        plane.spawn("kube-apiserver", &arguments)?;
         plane.wait_until_ready()?;
         plane.apply(BOOTSTRAP)?;
         plane.spawn("kube-controller-manager", &controller_manager(ports))?;
@@ -173,17 +196,38 @@ impl ControlPlane {
     pub(super) fn node_settings(&self) -> String {
         format!(
             "[settings.kubernetes]\n\
-             api-server = \"https://{GATEWAY}:{}\"\n\
+             api-server = \"{}\"\n\
              cluster-certificate = \"{}\"\n\
              authentication-mode = \"tls\"\n\
              bootstrap-token = \"{BOOTSTRAP_TOKEN}\"\n\
-             cluster-name = \"test\"\n\
+             cluster-name = \"{NAME}\"\n\
              cluster-domain = \"cluster.local\"\n\
              cluster-dns-ip = \"{CLUSTER_DNS}\"\n\
              server-tls-bootstrap = true\n",
-            self.ports.api,
-            STANDARD.encode(&self.authority)
+            self.address(),
+            self.certificate()
         )
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// Where nodes find the API server.
+    pub fn address(&self) -> String {
+        format!("https://{GATEWAY}:{}", self.ports.api)
+    }
+
+    /// The certificate of the cluster's authority, as settings have it.
+    pub fn certificate(&self) -> String {
+        STANDARD.encode(&self.authority)
+    }
+
+    /// What became of the tokens that nodes have sent, a line of JSON each.
+    pub fn judged_tokens(&self) -> Result<String> {
+        let path = self.folder.join(JUDGED);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
     /// The administrator's configuration of `kubectl`, complete in itself.
@@ -509,6 +553,14 @@ fn api_server(ports: Ports) -> Vec<String> {
         format!("--kubelet-client-key={HOME}/kubelet-client.key"),
         "--kubelet-preferred-address-types=InternalIP".to_string(),
         format!("--egress-selector-config-file={HOME}/egress.json"),
+    ]
+}
+
+/// Has tokens that the API server does not know itself judged by a webhook.
+fn tokens_by_webhook() -> [String; 2] {
+    [
+        format!("--authentication-token-webhook-config-file={HOME}/{WEBHOOK}"),
+        "--authentication-token-webhook-version=v1".to_string(),
     ]
 }
 

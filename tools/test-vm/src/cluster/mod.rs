@@ -8,10 +8,12 @@ mod control_plane;
 pub(crate) mod egress;
 mod images;
 mod registry;
+pub(crate) mod roles;
 
 pub use control_plane::{ControlPlane, has_condition};
 pub use registry::Registry;
 
+use crate::ec2::Ec2;
 use crate::emulator::Emulator;
 use crate::network::TestNetwork;
 use anyhow::{Context, Result};
@@ -57,12 +59,36 @@ impl Cluster {
         place: Place<'_>,
         nodes: u8,
     ) -> Result<Self> {
+        Self::start_with(emulator, programs, folder, place, nodes, None)
+    }
+
+    /// Starts one as EKS has them: its only node proves itself by the role of `instance`.
+    pub fn start_for_role(
+        emulator: &Emulator,
+        programs: &Programs,
+        folder: &Path,
+        network: &TestNetwork,
+        instance: &Ec2,
+    ) -> Result<Self> {
+        let place = Place::Network(network);
+        Self::start_with(emulator, programs, folder, place, 1, Some(instance))
+    }
+
+    fn start_with(
+        emulator: &Emulator,
+        programs: &Programs,
+        folder: &Path,
+        place: Place<'_>,
+        nodes: u8,
+        instance: Option<&Ec2>,
+    ) -> Result<Self> {
         let plane = ControlPlane::start(
             emulator,
             programs,
             &folder.join("control-plane"),
             place,
             nodes,
+            instance,
         )?;
         let registry = Registry::start(emulator, programs, &folder.join("registry"), place)?;
         registry.push(TOOLS, &images::tools(programs)?)?;

@@ -123,7 +123,7 @@ impl Registry {
     }
 
     /// The settings by which a node trusts the registry and logs in there, as TOML.
-    pub(super) fn node_settings(&self) -> String {
+    pub fn node_settings(&self) -> String {
         format!(
             "[settings.pki.registry]\n\
              trusted = true\n\
