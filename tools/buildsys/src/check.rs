@@ -108,10 +108,17 @@ fn check_entry(
     Ok(())
 }
 
-/// Names by which the loader can find a library: files and links alike.
+/// Names by which the loader can find a library: files, and links whose file was taken, too.
 fn library_names(root: &Rootfs) -> BTreeSet<String> {
+    let is_there = |path: &str, entry: &Entry| match (&entry.content, path.rsplit_once('/')) {
+        (Content::Folder, _) => false,
+        (Content::Link(target), Some((folder, _))) if !target.contains('/') => {
+            root.get(&format!("{folder}/{target}")).is_some()
+        }
+        _ => true,
+    };
     root.iter()
-        .filter(|(path, entry)| entry.content != Content::Folder && path.starts_with("usr/lib"))
+        .filter(|(path, entry)| path.starts_with("usr/lib") && is_there(path, entry))
         .filter_map(|(path, _)| path.rsplit('/').next())
         .filter(|name| name.contains(".so"))
         .map(str::to_string)
@@ -305,6 +312,23 @@ mod tests {
             reason: "a test".into(),
         };
         (name, exception)
+    }
+
+    #[test]
+    fn a_link_without_its_file_is_no_library() {
+        let program = ("usr/bin/test", program(), 0o755);
+        let mut image = root(&[program]);
+        let tree = tempfile::tempdir().expect("folder");
+        let folder = tree.path().join("usr/lib");
+        std::fs::create_dir_all(&folder).expect("folder");
+        std::os::unix::fs::symlink("libc-2.so", folder.join("libc.so.6")).expect("link");
+        let package = Name::try_from("sample".to_string()).expect("valid name");
+        image.add_tree(&package, tree.path()).expect("fits");
+        assert!(faults(&image, &[]).contains("needs libc.so.6"));
+        image
+            .add_file("usr/lib/libc-2.so", Vec::new(), 0o755)
+            .expect("fits");
+        assert!(!faults(&image, &[]).contains("needs libc.so.6"));
     }
 
     #[test]
