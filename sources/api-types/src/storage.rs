@@ -41,3 +41,35 @@ pub struct EphemeralStorageBind {
     /// Directories; those of the variant if there are none.
     pub targets: Vec<String>,
 }
+
+/// Where the API server puts an [`EphemeralStorageWork`], below the root, for the
+/// service that does it.
+pub const EPHEMERAL_STORAGE_WORK: &str = "run/bulkhead/ephemeral-storage-work.json";
+/// Where that service answers with an [`EphemeralStorageDone`].
+pub const EPHEMERAL_STORAGE_DONE: &str = "run/bulkhead/ephemeral-storage-done.json";
+
+/// What is to be done or told about ephemeral storage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EphemeralStorageWork {
+    /// `POST /actions/ephemeral-storage/init`.
+    Init(EphemeralStorageInit),
+    /// `POST /actions/ephemeral-storage/bind`.
+    Bind(EphemeralStorageBind),
+    /// `GET /actions/ephemeral-storage/list-disks`.
+    ListDisks,
+    /// `GET /actions/ephemeral-storage/list-ebs-volumes`.
+    ListEbsVolumes,
+    /// `GET /actions/ephemeral-storage/list-dirs`.
+    ListDirs,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EphemeralStorageDone {
+    /// It is done; a list if one was asked for.
+    Done(Vec<String>),
+    /// It was not, and why.
+    Refused(String),
+}

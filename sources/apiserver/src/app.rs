@@ -21,6 +21,8 @@ pub struct App {
     /// Held while files are written and units restarted, so that nobody writes
     /// older settings over newer ones.
     applying: Arc<AsyncMutex<()>>,
+    /// Held by the thread that has something done to ephemeral storage.
+    pub(crate) ephemeral_storage: Arc<Mutex<()>>,
 }
 
 /// What the background task is to apply next. Changes that arrive while it
@@ -75,6 +77,7 @@ impl App {
             store: Arc::new(AsyncMutex::new(store)),
             wanted: Arc::new(Wanted::default()),
             applying: Arc::default(),
+            ephemeral_storage: Arc::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod absent;
 pub mod actions;
 pub mod check;
+pub mod ephemeral_storage;
 pub mod history;
 pub mod inventory;
 pub mod metadata;
@@ -63,6 +64,15 @@ fn changed(changed: Changed) -> Answer {
             reloaded: applied.reloaded,
             failures: applied.failures,
         }),
+    }
+}
+
+/// Whether a request asks for JSON instead of text.
+fn wants_json(request: &Request) -> Result<bool, Answer> {
+    match request.parameter("format") {
+        None | Some("text") => Ok(false),
+        Some("json") => Ok(true),
+        Some(_) => Err(Answer::text(400, "unsupported format")),
     }
 }
 

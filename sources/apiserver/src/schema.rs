@@ -183,3 +183,25 @@ pub(crate) fn user_data_check() -> Value {
     );
     table(json!({ "faults": list(fault) }), &[])
 }
+
+pub(crate) fn ephemeral_storage_init() -> Value {
+    let or_none = |schema: Value| json!({ "anyOf": [schema, { "type": "null" }] });
+    let flag = || json!({ "type": "boolean" });
+    let preference = table(
+        json!({ "ephemeral_disk": flag(), "ebs_volume": flag() }),
+        &[],
+    );
+    table(
+        json!({
+            "filesystem": { "enum": ["Xfs", "Ext4", null] },
+            "disks": or_none(texts()),
+            "ebs_volumes": or_none(texts()),
+            "prefer": or_none(list(preference)),
+        }),
+        &["filesystem", "disks", "ebs_volumes", "prefer"],
+    )
+}
+
+pub(crate) fn ephemeral_storage_bind() -> Value {
+    table(json!({ "targets": texts() }), &[])
+}

@@ -5,10 +5,11 @@
 use crate::app::App;
 use crate::http::{Reply, Request};
 use crate::routes::{
-    absent, actions, check, history, inventory, metadata, network, report, settings,
-    support_bundle, tx,
+    absent, actions, check, ephemeral_storage, history, inventory, metadata, network, report,
+    settings, support_bundle, tx,
 };
 use crate::schema;
+use api_types::EphemeralStorageWork;
 use serde_json::Value;
 use std::pin::Pin;
 
@@ -192,8 +193,16 @@ const ABSENT: Route = Route {
     handle: handler!(|_app, request| absent::not_in_this_release(request)),
 };
 
+/// What the lists of ephemeral storage have in common.
+const LIST: Route = Route {
+    method: "GET",
+    query: &[FORMAT],
+    success: Some(Success::TextOrJson),
+    refusals: &[500],
+    ..ABSENT
+};
+
 const UPDATE: &str = "Not in this release: the host is not updated over the API yet.";
-const STORAGE: &str = "Not in this release: ephemeral storage is not set up over the API yet.";
 
 /// The table.
 pub static ROUTES: &[Route] = &[
@@ -684,35 +693,54 @@ pub static ROUTES: &[Route] = &[
         ..ABSENT
     },
     Route {
+        method: "POST",
         path: "/actions/ephemeral-storage/init",
-        summary: STORAGE,
-        ..ABSENT
+        summary: "Makes one file system of the host's ephemeral disks, or of those that the body \
+                  names, unless that was done before. Without such disks nothing is done.",
+        origin: Origin::Bottlerocket,
+        query: &[],
+        body: Body::Json(schema::ephemeral_storage_init),
+        success: Some(Success::Done),
+        refusals: &[500],
+        example: example(""),
+        handle: handler!(|app, request| ephemeral_storage::init(app, request).await),
     },
     Route {
+        method: "POST",
         path: "/actions/ephemeral-storage/bind",
-        summary: STORAGE,
-        ..ABSENT
+        summary: "Puts directories on that file system: those that the body names, or those of \
+                  the variant if it names none.",
+        origin: Origin::Bottlerocket,
+        query: &[],
+        body: Body::Json(schema::ephemeral_storage_bind),
+        success: Some(Success::Done),
+        refusals: &[500],
+        example: example(""),
+        handle: handler!(|app, request| ephemeral_storage::bind(app, request).await),
     },
     Route {
-        method: "GET",
         path: "/actions/ephemeral-storage/list-disks",
-        summary: STORAGE,
-        query: &[FORMAT],
-        ..ABSENT
+        summary: "The disks that `init` takes where none are named.",
+        handle: handler!(|app, request| {
+            ephemeral_storage::list(app, request, EphemeralStorageWork::ListDisks).await
+        }),
+        ..LIST
     },
     Route {
-        method: "GET",
         path: "/actions/ephemeral-storage/list-ebs-volumes",
-        summary: STORAGE,
-        query: &[FORMAT],
-        ..ABSENT
+        summary: "The EBS volumes that `init` takes.",
+        handle: handler!(|app, request| {
+            ephemeral_storage::list(app, request, EphemeralStorageWork::ListEbsVolumes).await
+        }),
+        ..LIST
     },
     Route {
-        method: "GET",
         path: "/actions/ephemeral-storage/list-dirs",
-        summary: STORAGE,
-        query: &[FORMAT],
-        ..ABSENT
+        summary: "The directories that `bind` takes, besides those below `/mnt`.",
+        handle: handler!(|app, request| {
+            ephemeral_storage::list(app, request, EphemeralStorageWork::ListDirs).await
+        }),
+        ..LIST
     },
     Route {
         method: "GET",

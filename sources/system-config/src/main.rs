@@ -1,5 +1,5 @@
 //! Configures the system around the services: storage before anything else
-//! can be written, host name, trust store, kernel parameters, huge pages and
+//! can be written, ephemeral storage and bootstrap commands, host name, trust store, kernel parameters, huge pages and
 //! lockdown once settings are known, and the judgement at the end whether this boot was a good one.
 //!
 //! One program with a subcommand per unit (`packages/host/units`), so that a
@@ -7,8 +7,11 @@
 //! [`storage`] and [`health`] are the ones with something to decide. Settings
 //! reach them as files below `/etc` that the API server renders.
 
+mod bootstrap_commands;
 mod ca_bundle;
+mod disks;
 mod emergency;
+mod ephemeral;
 mod esp;
 mod health;
 mod hostname;
@@ -35,6 +38,10 @@ struct Arguments {
 enum Command {
     /// Grow, make, repair and mount the state and data partitions
     Storage,
+    /// Make and mount ephemeral storage, as the API server asks
+    EphemeralStorage,
+    /// Run the bootstrap commands of the settings
+    BootstrapCommands,
     /// Set the host name from /etc/hostname
     Hostname,
     /// Build the trust store from the system's certificates and settings
@@ -64,6 +71,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     sysutil::main_with("system-config", || match arguments.command {
         Command::Storage => storage::run(),
+        Command::EphemeralStorage => ephemeral::run(),
+        Command::BootstrapCommands => bootstrap_commands::run(),
         Command::Hostname => hostname::run(),
         Command::CaBundle => ca_bundle::run(),
         Command::Lockdown => lockdown::run(),

@@ -17,6 +17,7 @@ mod ioctls {
     nix::ioctl_write_ptr_bad!(blkpg, 0x1269, BlkpgArgument);
     nix::ioctl_read!(block_device_size, 0x12, 114, u64);
     nix::ioctl_write_ptr!(ext4_resize, b'f', 16, u64);
+    nix::ioctl_readwrite!(nvme_admin, b'N', 0x41, super::NvmeCommand);
 }
 
 /// `struct blkpg_ioctl_arg` of linux/blkpg.h.
@@ -37,6 +38,27 @@ struct BlkpgPartition {
     device_name: [u8; 64],
     volume_name: [u8; 64],
 }
+
+/// `struct nvme_passthru_cmd` of linux/nvme_ioctl.h.
+#[repr(C)]
+#[derive(Default)]
+struct NvmeCommand {
+    opcode: u8,
+    flags: u8,
+    reserved: u16,
+    namespace: u32,
+    words_2_and_3: [u32; 2],
+    metadata: u64,
+    address: u64,
+    metadata_length: u32,
+    data_length: u32,
+    words_10_to_15: [u32; 6],
+    timeout_ms: u32,
+    result: u32,
+}
+
+const NVME_IDENTIFY: u8 = 6;
+const NVME_IDENTIFY_CONTROLLER: u32 = 1;
 
 const BLKPG_RESIZE_PARTITION: libc::c_int = 3;
 
@@ -70,6 +92,24 @@ pub fn block_device_size(device: &File) -> Result<u64> {
     unsafe { ioctls::block_device_size(device.as_raw_fd(), &mut size) }
         .context("asking for the size of the block device")?;
     Ok(size)
+}
+
+/// How the controller of an open NVMe disk describes itself: the data structure of
+/// Identify Controller.
+pub fn nvme_controller(disk: &File) -> Result<[u8; 4096]> {
+    let mut description = [0; 4096];
+    let mut command = NvmeCommand {
+        opcode: NVME_IDENTIFY,
+        address: description.as_mut_ptr() as u64,
+        data_length: description.len() as u32,
+        words_10_to_15: [NVME_IDENTIFY_CONTROLLER, 0, 0, 0, 0, 0],
+        ..NvmeCommand::default()
+    };
+    // SAFETY: the command has the kernel's layout, and the buffer that it points to is
+    // as long as it says and outlives the call.
+    unsafe { ioctls::nvme_admin(disk.as_raw_fd(), &mut command) }
+        .context("identifying the NVMe controller")?;
+    Ok(description)
 }
 
 /// Grows the mounted ext4 that `folder` lies on to `blocks` of its blocks.
@@ -141,6 +181,7 @@ mod tests {
     fn structures_have_the_kernels_size() {
         assert_eq!(size_of::<BlkpgPartition>(), 152);
         assert_eq!(size_of::<BlkpgArgument>(), 24);
+        assert_eq!(size_of::<NvmeCommand>(), 72);
     }
 
     #[test]
@@ -153,6 +194,8 @@ mod tests {
         assert!(format!("{error:#}").contains("size of the block device"));
         let error = resize_partition(&file, 7, 0, 1).expect_err("no disk");
         assert!(format!("{error:#}").contains("partition 7"));
+        let error = nvme_controller(&file).expect_err("no disk");
+        assert!(format!("{error:#}").contains("NVMe controller"));
         let none = folder.path().join("none");
         let error = set_selinux_label(&none, "a:b:c:s0").expect_err("none");
         assert!(format!("{error:#}").contains("a:b:c:s0"));

@@ -288,6 +288,22 @@ pub const ALL: &[Scenario] = &[
         cluster: true,
         run: scenarios::ec2::node_joins,
     },
+    Scenario {
+        name: "ephemeral-storage",
+        about: "disks of the machine become file systems by the API, and nothing else does",
+        tier: Tier::Two,
+        budget: 80.0,
+        cluster: false,
+        run: scenarios::storage::ephemeral,
+    },
+    Scenario {
+        name: "instance-store",
+        about: "user data of Karpenter puts a node's containers on its own disks, at each boot before anything needs them",
+        tier: Tier::Two,
+        budget: 200.0,
+        cluster: true,
+        run: scenarios::storage::instance_store,
+    },
 ];
 
 /// The scenario called `name`.

@@ -33,6 +33,6 @@ pub use accel::Acceleration;
 pub use console::Line;
 pub use ec2::Ec2;
 pub use emulator::Emulator;
-pub use machine::{Builder, DOOR_PORT, Disk, Machine, Reach, Wait};
+pub use machine::{Builder, DOOR_PORT, Disk, ExtraDisk, Machine, Reach, Wait};
 pub use network::TestNetwork;
 pub use services::Services;

@@ -75,6 +75,24 @@ pub enum Disk {
     },
 }
 
+/// A disk beside the one that the machine boots from.
+#[derive(Clone, Debug)]
+pub struct ExtraDisk {
+    /// A raw file in the run's folder, by name.
+    pub file: String,
+    /// What it says that its serial number is, by which the host may know what it is for.
+    pub serial: Option<&'static str>,
+}
+
+impl From<&str> for ExtraDisk {
+    fn from(file: &str) -> Self {
+        Self {
+            file: file.to_string(),
+            serial: None,
+        }
+    }
+}
+
 /// What the machine's network card leads to.
 #[derive(Clone, Debug)]
 pub enum Reach {
@@ -129,8 +147,8 @@ pub struct Builder {
     pub cpus: u32,
     /// What the machine boots from.
     pub disk: Disk,
-    /// Further disks: raw files in the run's folder, by name.
-    pub extra_disks: Vec<String>,
+    /// Further disks.
+    pub extra_disks: Vec<ExtraDisk>,
     /// A disc in its CD drive: a file in the run's folder, by name.
     pub disc: Option<String>,
     /// What its network card leads to.
@@ -401,13 +419,16 @@ impl Builder {
                 None => "virtio-blk-pci,drive=disk,bootindex=0",
             },
         );
-        for (index, name) in self.extra_disks.iter().enumerate() {
+        for (index, disk) in self.extra_disks.iter().enumerate() {
             let id = format!("extra{index}");
+            let ExtraDisk { file, serial } = disk;
             arguments.drive(
                 &id,
-                &format!("driver=raw,file.driver=file,file.filename={RUN}/{name}"),
+                &format!("driver=raw,file.driver=file,file.filename={RUN}/{file}"),
             );
-            arguments.option("-device", format!("virtio-blk-pci,drive={id}"));
+            let serial = serial.map(|serial| format!(",serial={serial}"));
+            let serial = serial.unwrap_or_default();
+            arguments.option("-device", format!("virtio-blk-pci,drive={id}{serial}"));
         }
         if let Some(name) = &self.disc {
             arguments.drive(

@@ -40,11 +40,7 @@ async fn told<R: Serialize + Display + Send + 'static>(
     request: &Request,
     make: impl FnOnce() -> Result<R> + Send + 'static,
 ) -> Reply {
-    let as_json = match request.parameter("format") {
-        None | Some("text") => false,
-        Some("json") => true,
-        Some(_) => return Err(Answer::text(400, "unsupported format")),
-    };
+    let as_json = super::wants_json(request)?;
     let report = tokio::task::spawn_blocking(make)
         .await
         .map_err(|error| Answer::text(500, format!("the report did not finish: {error}")))?

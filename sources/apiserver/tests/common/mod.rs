@@ -68,6 +68,8 @@ pub struct Notes {
     lines: Mutex<Vec<String>>,
     pub reboot_is_blocked: AtomicBool,
     pub units_fail: AtomicBool,
+    /// What starting a unit does.
+    pub on_start: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 impl Notes {
@@ -95,6 +97,9 @@ impl Units for Notes {
     }
 
     fn start(&self, unit: &str) -> Result<()> {
+        if let Some(work) = &*self.on_start.lock().unwrap() {
+            work();
+        }
         self.add("start", &[unit.to_string()]).map(|_| ())
     }
 

@@ -268,7 +268,7 @@ fn mount_memory(target: &Path, flags: MsFlags, options: &str) -> Result<()> {
 
 /// Takes a mount out of the group of its parent, in which every mount below
 /// would show at both ends of the binds.
-fn make_private(target: &Path) -> Result<()> {
+pub fn make_private(target: &Path) -> Result<()> {
     mount(
         None::<&str>,
         target,
@@ -279,7 +279,9 @@ fn make_private(target: &Path) -> Result<()> {
     .with_context(|| format!("making the mount at {} private", target.display()))
 }
 
-fn bind(source: &Path, target: &Path) -> Result<()> {
+/// Shows a folder at a second place, where mounts made on one side appear on every
+/// copy.
+pub fn bind(source: &Path, target: &Path) -> Result<()> {
     let none = None::<&str>;
     mount(
         Some(source),
@@ -301,7 +303,7 @@ fn bind(source: &Path, target: &Path) -> Result<()> {
 }
 
 /// Makes a folder and its parents, or corrects it.
-fn make_folder(path: &Path, mode: u32, label: &str) -> Result<()> {
+pub fn make_folder(path: &Path, mode: u32, label: &str) -> Result<()> {
     std::fs::create_dir_all(path)
         .and_then(|()| {
             let permissions = std::fs::metadata(path)?.permissions();

@@ -8,7 +8,7 @@ pub const EXAMINED: usize = 1024 * 1024;
 pub const BACKUP_SUPERBLOCK: u64 = 32768 * 4096;
 
 /// Where the superblock lies.
-const SUPERBLOCK: usize = 1024;
+pub const SUPERBLOCK: usize = 1024;
 /// Size of the superblock.
 pub const SUPERBLOCK_SIZE: usize = 1024;
 /// The boot record on the state partition, which ext4 leaves alone.
@@ -66,9 +66,9 @@ pub fn examine(start: &[u8]) -> Content {
     }
 }
 
-/// Whether `superblock`, read from where a file system of ours keeps a backup
-/// of its own, is sound and bears the volume name `label`.
-pub fn is_backup_of(superblock: &[u8], label: &str) -> bool {
+/// Whether `superblock`, read from where a file system has it or keeps a backup of it,
+/// is sound and bears the volume name `label`.
+pub fn is_superblock_of(superblock: &[u8], label: &str) -> bool {
     superblock.len() >= SUPERBLOCK_SIZE
         && u16_at(superblock, 0x38) == MAGIC
         && geometry(&superblock[..SUPERBLOCK_SIZE]).is_ok()
@@ -103,7 +103,7 @@ fn geometry(superblock: &[u8]) -> Result<Geometry, &'static str> {
 
 /// Signatures of what else is found on disks.
 fn foreign(start: &[u8]) -> Option<&'static str> {
-    const SIGNATURES: [(usize, &[u8], &str); 9] = [
+    const SIGNATURES: [(usize, &[u8], &str); 12] = [
         (0, b"XFSB", "an XFS file system"),
         (0, b"LUKS\xba\xbe", "an encrypted volume"),
         (0, b"hsqs", "a squashfs image"),
@@ -113,6 +113,14 @@ fn foreign(start: &[u8]) -> Option<&'static str> {
         (1024, &0xe0f5_e1e2_u32.to_le_bytes(), "an erofs image"),
         (4086, b"SWAPSPACE2", "swap space"),
         (0x1_0040, b"_BHRfS_M", "a btrfs file system"),
+        (
+            4096,
+            &0xa92b_4efc_u32.to_le_bytes(),
+            "a part of a disk array",
+        ),
+        (512, b"EFI PART", "a partition table"),
+        // Boot sectors of file systems end so, too: those are above.
+        (510, &[0x55, 0xaa], "a partition table"),
     ];
     SIGNATURES
         .into_iter()
@@ -215,12 +223,12 @@ mod tests {
         superblock[0x78..0x78 + 13].copy_from_slice(b"BULKHEAD-DATA");
         let checksum = crc32c(&superblock[..0x3fc]);
         superblock[0x3fc..].copy_from_slice(&checksum.to_le_bytes());
-        assert!(is_backup_of(superblock, "BULKHEAD-DATA"));
-        assert!(!is_backup_of(superblock, "BULKHEAD-STATE"));
-        assert!(!is_backup_of(superblock, "BULKHEAD"));
+        assert!(is_superblock_of(superblock, "BULKHEAD-DATA"));
+        assert!(!is_superblock_of(superblock, "BULKHEAD-STATE"));
+        assert!(!is_superblock_of(superblock, "BULKHEAD"));
         superblock[0x80] ^= 1;
-        assert!(!is_backup_of(superblock, "BULKHEAD-DATA"));
-        assert!(!is_backup_of(&[0; SUPERBLOCK_SIZE], ""));
+        assert!(!is_superblock_of(superblock, "BULKHEAD-DATA"));
+        assert!(!is_superblock_of(&[0; SUPERBLOCK_SIZE], ""));
     }
 
     #[test]

@@ -147,7 +147,7 @@ fn read_content(file: &impl ReadAt, size: u64, purpose: Purpose) -> Result<Conte
     }
     // Overwritten at its start only: the backup proves whose it was.
     if content == Content::Unknown
-        && ext4::is_backup_of(
+        && ext4::is_superblock_of(
             &read(ext4::BACKUP_SUPERBLOCK, ext4::SUPERBLOCK_SIZE)?,
             purpose.role().name(),
         )
@@ -184,7 +184,8 @@ fn device_node(name: &str) -> PathBuf {
     Path::new("/dev").join(name.replace('!', "/"))
 }
 
-fn mount_points(mountinfo: &Path) -> Result<BTreeSet<PathBuf>> {
+/// Where something is mounted.
+pub fn mount_points(mountinfo: &Path) -> Result<BTreeSet<PathBuf>> {
     let bytes = read_limited(mountinfo, 4 * 1024 * 1024)?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(text

@@ -6,7 +6,7 @@
 //! on the console and remembered for the health check.
 
 mod execute;
-mod ext4;
+pub mod ext4;
 mod facts;
 mod plan;
 
@@ -14,7 +14,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-pub use facts::open_partition;
+pub use execute::{bind, make_folder, make_private};
+pub use facts::{mount_points, open_partition};
 
 /// Holds what went wrong, one problem a line; absent when all is well.
 pub const DEGRADED: &str = "/run/bulkhead/storage-problems";

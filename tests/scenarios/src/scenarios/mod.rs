@@ -9,6 +9,7 @@ pub(crate) mod power_cut;
 pub(crate) mod settings;
 pub(crate) mod slots;
 pub(crate) mod state;
+pub(crate) mod storage;
 pub(crate) mod twin;
 pub(crate) mod user_data;
 

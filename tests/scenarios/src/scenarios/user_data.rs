@@ -56,7 +56,7 @@ pub(crate) fn on_config_drive(stage: &mut Stage<'_>) -> Result<()> {
         fs::write(&file, drive).with_context(|| format!("cannot write {}", file.display()))?;
         match kind {
             "disc" => builder.disc = Some(DRIVE.to_string()),
-            _ => builder.extra_disks.push(DRIVE.to_string()),
+            _ => builder.extra_disks.push(DRIVE.into()),
         }
         let machine = stage.boot(&builder)?;
         let api = Api::at(&machine.api_socket());
