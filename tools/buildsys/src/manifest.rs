@@ -233,6 +233,9 @@ pub struct ContainerImage {
 pub struct GoOrigin {
     /// Main packages of modules that the `go.mod` requires.
     pub commands: Vec<GoCommand>,
+    /// Packages whose tests become programs, each called like it and `.test`.
+    #[serde(default)]
+    pub tests: Vec<GoCommand>,
     /// Where programs go in the image.
     #[serde(default = "GoOrigin::default_folder")]
     pub folder: ImagePath,
@@ -254,12 +257,18 @@ impl GoOrigin {
         ImagePath("usr/bin".to_string())
     }
 
-    /// Where `command` goes in the image.
-    pub fn place(&self, command: &GoCommand) -> ImagePath {
-        match &command.path {
-            Some(path) => path.clone(),
-            None => ImagePath(format!("{}/{}", self.folder, command.program())),
-        }
+    /// The programs: the name that each is built under, and where it goes in the image.
+    pub fn programs(&self) -> Vec<(String, ImagePath)> {
+        let commands = self.commands.iter();
+        let commands = commands.map(|command| (command, command.program().to_string()));
+        let tests = self.tests.iter();
+        let tests = tests.map(|tests| (tests, format!("{}.test", tests.program())));
+        let place = |(command, name): (&GoCommand, String)| {
+            let folder = || ImagePath(format!("{}/{name}", self.folder));
+            let path = command.path.clone().unwrap_or_else(folder);
+            (name, path)
+        };
+        commands.chain(tests).map(place).collect()
     }
 
     fn check(&self) -> Result<()> {
@@ -996,18 +1005,24 @@ mod tests {
     fn commands_have_names_and_places() {
         let go: GoOrigin = toml::from_str(
             "commands = ['example.org/a/cmd/tool', 'example.org/b/v2', \
-             { import = 'example.org/server/v3', path = 'usr/sbin/served' }]\nfolder = 'usr/libexec'",
+             { import = 'example.org/server/v3', path = 'usr/sbin/served' }]\n\
+             tests = ['example.org/a/test/e2e']\nfolder = 'usr/libexec'",
         )
         .unwrap();
         go.check().unwrap();
-        let places: Vec<String> = go
-            .commands
+        let programs = go.programs();
+        let programs: Vec<(&str, &str)> = programs
             .iter()
-            .map(|command| go.place(command).to_string())
+            .map(|(name, place)| (name.as_str(), place.as_str()))
             .collect();
         assert_eq!(
-            places,
-            ["usr/libexec/tool", "usr/libexec/b", "usr/sbin/served"]
+            programs,
+            [
+                ("tool", "usr/libexec/tool"),
+                ("b", "usr/libexec/b"),
+                ("server", "usr/sbin/served"),
+                ("e2e.test", "usr/libexec/e2e.test"),
+            ]
         );
         assert_eq!(go.commands[2].program(), "server");
     }

@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod check;
 mod clean;
+mod conformance;
 mod fuzz;
 mod image_choice;
 mod inspect;
@@ -51,6 +52,8 @@ enum Verb {
     Scenario(scenario::Args),
     /// Show how an image would be uploaded and registered as an AMI.
     Ami(ami::Args),
+    /// Run Kubernetes' own tests against a node.
+    Conformance(conformance::Args),
     /// Measure a boot and the image.
     Bench(bench::Args),
     /// Run the fuzz targets, or list them.
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
             Verb::Run(args) => run::run(args),
             Verb::Scenario(args) => scenario::run(args),
             Verb::Ami(args) => ami::run(args),
+            Verb::Conformance(args) => conformance::run(args),
             Verb::Bench(args) => bench::run(args),
             Verb::Fuzz(args) => fuzz::run(args),
             Verb::Clean(args) => clean::run(args),

@@ -155,7 +155,7 @@ fn is_for_ec2(variant: &str) -> bool {
 }
 
 /// Makes the folder empty, and ours until the lock is dropped.
-fn claim(folder: &Path) -> Result<File> {
+pub fn claim(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let path = folder.with_extension("lock");
     let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -163,7 +163,7 @@ fn claim(folder: &Path) -> Result<File> {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
             bail!(
-                "another `bulkhead run` of this project has a machine running in {}",
+                "another `bulkhead` of this project has a machine running in {}",
                 folder.display()
             )
         }
@@ -301,8 +301,9 @@ fn power_off(machine: &mut Machine, console: &mut Console, to: &mut impl Write) 
 }
 
 /// The machine as the only node of a cluster.
-struct Node {
-    cluster: Cluster,
+pub struct Node {
+    /// The cluster.
+    pub cluster: Cluster,
     programs: ClusterPrograms,
     looked: Instant,
     is_ready: bool,
@@ -315,7 +316,7 @@ const NODE_PERIOD: Duration = Duration::from_secs(2);
 
 impl Node {
     /// Starts everything but the machine.
-    fn start(emulator: &Emulator, programs: ClusterPrograms, folder: &Path) -> Result<Self> {
+    pub fn start(emulator: &Emulator, programs: ClusterPrograms, folder: &Path) -> Result<Self> {
         eprintln!("Starting a Kubernetes control plane.");
         let folder = folder.join("cluster");
         let cluster = Cluster::start(emulator, &programs, &folder, Place::Workstation, 1)?;
@@ -328,7 +329,7 @@ impl Node {
     }
 
     /// The user data that makes the machine a node; what the user gave comes on top.
-    fn user_data(&self, given: Option<&[u8]>) -> Result<Vec<u8>> {
+    pub fn user_data(&self, given: Option<&[u8]>) -> Result<Vec<u8>> {
         let hostname = format!("[settings.network]\nhostname = \"{NODE}\"\n");
         let document = hostname + &self.cluster.node_settings();
         let mut document: Table = document
@@ -357,7 +358,7 @@ impl Node {
 
     /// Whether the node is ready. Now and then does what whoever runs a cluster does:
     /// approves the certificate that the node asks for, and looks at its state.
-    fn look(&mut self) -> bool {
+    pub fn look(&mut self) -> bool {
         if self.is_ready || self.looked.elapsed() < NODE_PERIOD {
             return self.is_ready;
         }

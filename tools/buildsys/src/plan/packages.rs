@@ -437,9 +437,8 @@ impl<'a> PlannedPackage<'a> {
             let built = go
                 .context("its programs were not built")
                 .with_context(making)?;
-            for command in &origin.commands {
-                let source = built.path().join(command.program());
-                copy_program(&source, &out.join(origin.place(command).as_str()))
+            for (name, place) in origin.programs() {
+                copy_program(&built.path().join(name), &out.join(place.as_str()))
                     .with_context(making)?;
             }
         }

@@ -22,7 +22,7 @@ const MARKS: [(&str, &str); 6] = [
 /// Processor seconds that a boot may take.
 const BOOT: f64 = 200.0;
 /// After so long memory in use has settled.
-const SETTLED: Duration = Duration::from_secs(60);
+pub const SETTLED: Duration = Duration::from_secs(60);
 
 /// The median of each row over `times` boots of the image in `image`.
 pub fn measure(
@@ -96,7 +96,8 @@ fn settings_brought_up(journal: &str) -> Option<f64> {
     Some(milliseconds / 1000.0)
 }
 
-fn wait(machine: &Machine, time: Duration) -> Result<()> {
+/// Waits for `time`, or until the machine is off.
+pub fn wait(machine: &Machine, time: Duration) -> Result<()> {
     let started = Instant::now();
     while started.elapsed() < time && !machine.has_ended() {
         signals::check()?;

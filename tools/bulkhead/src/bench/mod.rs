@@ -3,6 +3,7 @@
 mod api;
 mod boots;
 mod builds;
+mod node;
 mod quota;
 
 use crate::vm;
@@ -109,6 +110,11 @@ pub fn run(args: Args) -> Result<()> {
         emulation.acceleration, emulation.reason
     );
     rows.extend(boots::measure(&emulation, &image, &folder, args.boots)?);
+    if vm::kubernetes_of(&variant).is_ok() {
+        eprintln!("A boot as a node of a cluster …");
+        let programs = vm::cluster_programs(&project, &variant, Arch::X86_64, &progress)?;
+        rows.extend(node::measure(&emulation, &image, programs, &folder)?);
+    }
     rows.extend(api::measure(&emulation.emulator, &image, &folder)?);
     rows.extend(sizes(&image)?);
     if args.json {

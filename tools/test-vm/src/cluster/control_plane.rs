@@ -235,6 +235,16 @@ impl ControlPlane {
         self.folder.join(KUBECONFIG)
     }
 
+    /// What runs its programs.
+    pub(super) fn emulator(&self) -> &Emulator {
+        &self.emulator
+    }
+
+    /// The network that it is in.
+    pub(super) fn network(&self) -> Network {
+        self.network
+    }
+
     /// Runs `kubectl` and returns what it printed.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.kubectl_with(arguments, b"")

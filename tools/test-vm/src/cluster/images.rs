@@ -5,14 +5,14 @@ use anyhow::Result;
 use oci_image::{Architecture, Config, Image, Layer};
 
 /// Those programs of busybox that containers call by name.
-const APPLETS: [&str; 23] = [
+pub(super) const APPLETS: [&str; 23] = [
     "cat", "cp", "dmesg", "echo", "grep", "head", "httpd", "id", "ip", "killall", "ls", "mkdir",
     "mount", "nc", "sed", "sh", "sleep", "sync", "tail", "touch", "true", "umount", "wget",
 ];
 
 /// Small programs, and a shell that is started unless the container says otherwise.
 pub(super) fn tools(programs: &Programs) -> Result<Image> {
-    Ok(with_shell(applets(programs)?))
+    Ok(with_shell(applets(programs, &APPLETS)?))
 }
 
 /// kube-proxy, and the program by which it speaks to the packet filter.
@@ -31,7 +31,7 @@ pub(super) fn service_proxy(programs: &Programs) -> Result<Image> {
 /// What agents have that look into a node: the small programs, a client of the container
 /// runtime, and programs that work in the kernel by eBPF.
 pub(super) fn agents(programs: &Programs) -> Result<Image> {
-    let mut layer = applets(programs)?;
+    let mut layer = applets(programs, &APPLETS)?;
     // Whose C library has the loader that programs of Go ask for, too.
     add_packet_filter(&mut layer, programs)?;
     for name in ["crictl", "ebpf-guard", "trace-connections"] {
@@ -49,11 +49,11 @@ fn add_packet_filter(layer: &mut Layer, programs: &Programs) -> Result<()> {
     Ok(())
 }
 
-/// Small programs, called by name.
-fn applets(programs: &Programs) -> Result<Layer> {
+/// Small programs, called by these names.
+pub(super) fn applets(programs: &Programs, names: &[&str]) -> Result<Layer> {
     let mut layer = Layer::new();
     layer.copy("bin/busybox", programs.path("busybox")?)?;
-    for name in APPLETS {
+    for name in names {
         layer.link(&format!("bin/{name}"), "busybox")?;
     }
     layer.folder("tmp", 0o1777)?;

@@ -4,12 +4,14 @@
 //! It is for tests and for trying things out.
 
 mod certificates;
+mod conformance;
 mod control_plane;
 pub(crate) mod egress;
 mod images;
 mod registry;
 pub(crate) mod roles;
 
+pub use conformance::{Conformance, Selection};
 pub use control_plane::{ControlPlane, has_condition};
 pub use registry::Registry;
 
@@ -170,6 +172,11 @@ impl Programs {
             }
         }
         Ok(Self(programs))
+    }
+
+    /// Adds those of `other`.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     /// The path of a program.

@@ -21,7 +21,7 @@ pub use toolchain::{GoToolchain, Pin};
 
 use super::cache::CacheFolder;
 use crate::executor::JobContext;
-use crate::manifest::{GoOrigin, Package};
+use crate::manifest::{GoCommand, GoOrigin, Package};
 use crate::project::{Arch, Project};
 use crate::sdk::{SOURCE_DATE_EPOCH, Toolchain};
 use crate::store::{self, Entry, Key, KeyBuilder, Store};
@@ -101,7 +101,7 @@ impl GoPrograms {
             pin,
             arch,
         };
-        for command in &origin.commands {
+        for command in origin.commands.iter().chain(&origin.tests) {
             programs.module_of(&command.import)?;
         }
         Ok(Some(programs))
@@ -115,11 +115,14 @@ impl GoPrograms {
             .field("recipe", RECIPE_VERSION)
             .key("toolchain", &self.pin.key())
             .field("architecture", self.arch.to_string())
-            .field("commands", self.imports().join(" "))
+            .field("commands", imports(&self.origin.commands).join(" "))
             .field("tags", tags.join(" "))
             .field("linker", self.linker_flags()?)
             .field("go.mod", &self.go_mod)
             .field("go.sum", &self.go_sum);
+        if !self.origin.tests.is_empty() {
+            key = key.field("tests", imports(&self.origin.tests).join(" "));
+        }
         if self.origin.cgo {
             key = key.key("base", base).field("c", C_FLAGS);
         }
@@ -191,11 +194,6 @@ impl GoPrograms {
                 self.package, self.place
             )
         })
-    }
-
-    fn imports(&self) -> Vec<&str> {
-        let commands = self.origin.commands.iter();
-        commands.map(|command| command.import.as_str()).collect()
     }
 
     /// Position-independence is a mode of the build; the linker then makes RELRO, and
@@ -331,22 +329,35 @@ impl GoPrograms {
 
         context.task().note("go list");
         let mut list: Vec<&str> = vec!["list", &tags, "-deps", "-f", "{{.Name}} {{.ImportPath}}"];
-        list.extend(self.imports());
+        list.extend(imports(&self.origin.commands));
+        list.extend(imports(&self.origin.tests));
         let what = format!("list what the commands of {} import", self.package);
         let linked = capture(context, &what, sandbox.command("go", list)).map_err(explain)?;
         self.check_packages(&linked)?;
 
         context.task().note("go build");
         let flags = format!("-ldflags={}", self.linker_flags()?);
+        let commands = imports(&self.origin.commands);
         let mut build: Vec<&str> = vec!["build", "-buildmode=pie", &tags, &flags, "-o", "/out/"];
-        build.extend(self.imports());
-        let what = format!("build {}", self.imports().join(", "));
+        build.extend(&commands);
+        let what = format!("build {}", commands.join(", "));
         capture(context, &what, sandbox.command("go", build)).map_err(explain)?;
-        for command in &self.origin.commands {
-            let (from, to) = (
-                programs.join(command.program()),
-                out.join(command.program()),
-            );
+        for import in imports(&self.origin.tests) {
+            let build = [
+                "test",
+                "-c",
+                "-buildmode=pie",
+                &tags,
+                &flags,
+                "-o",
+                "/out/",
+                import,
+            ];
+            let what = format!("build the tests of {import}");
+            capture(context, &what, sandbox.command("go", build)).map_err(explain)?;
+        }
+        for (name, _) in self.origin.programs() {
+            let (from, to) = (programs.join(&name), out.join(&name));
             fs::rename(&from, &to)
                 .and_then(|()| fs::set_permissions(&to, Permissions::from_mode(0o755)))
                 .with_context(|| format!("cannot move the program {}", from.display()))?;
@@ -362,7 +373,7 @@ impl GoPrograms {
             .filter_map(|line| line.split_once(' '))
             .map(|(name, path)| (path, name))
             .collect();
-        for import in self.imports() {
+        for import in imports(&self.origin.commands) {
             let name = packages.get(import).copied().unwrap_or_default();
             ensure!(
                 name == "main",
@@ -380,6 +391,11 @@ impl GoPrograms {
         }
         Ok(())
     }
+}
+
+fn imports(commands: &[GoCommand]) -> Vec<&str> {
+    let commands = commands.iter();
+    commands.map(|command| command.import.as_str()).collect()
 }
 
 /// Where caches of Go lie in the user's cache folder.

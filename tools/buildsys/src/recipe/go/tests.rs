@@ -21,6 +21,7 @@ import "example.org/greeting"
 var version, built string
 func main() { println(greeting.Text(), version, built) }
 "#;
+    let test = "package library\nimport \"testing\"\nfunc TestNothing(*testing.T) {}\n";
     vec![
         (
             "go.mod",
@@ -28,6 +29,7 @@ func main() { println(greeting.Text(), version, built) }
         ),
         ("cmd/tool/main.go", main.to_string()),
         ("library/library.go", "package library\n".to_string()),
+        ("library/library_test.go", test.to_string()),
     ]
 }
 
@@ -241,6 +243,23 @@ fn programs_are_the_same_wherever_they_are_built() {
     drop(a);
     first.store.clear().unwrap();
     assert!(read(&first.build(true).unwrap()) == read(&b));
+}
+
+#[test]
+fn tests_become_a_program() {
+    let Some(workshop) = Workshop::new() else {
+        return;
+    };
+    workshop
+        .manifest("commands = ['example.org/tool/cmd/tool']\ntests = ['example.org/tool/library']");
+    let built = workshop.build(true).unwrap();
+    let output = Command::new(built.path().join("library.test"))
+        .arg("-test.v")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("--- PASS: TestNothing"), "{text}");
+    assert!(built.path().join("tool").is_file());
 }
 
 #[test]

@@ -1,0 +1,216 @@
+//! Kubernetes' own end-to-end tests, run beside a cluster.
+//!
+//! The tests take their images from a registry of the real world. Those that can be
+//! made here are in the cluster's registry under the same names and tags, and the tests
+//! are told to look there; a test that needs another one fails.
+
+use super::images::{APPLETS, applets};
+use super::{BIN, Cluster, HOME, Programs, write};
+use crate::emulator::Start;
+use anyhow::{Context, Result, ensure};
+use oci_image::{Architecture, Config, Image, Layer};
+use sandbox::SandboxChild;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The program with the tests.
+const TESTS: &str = "e2e.test";
+/// The program that most pods of the tests run.
+const AGNHOST: &str = "agnhost";
+/// What the tests' images lie under, there and here.
+const IMAGES: &str = "e2e-test-images";
+/// The loader of the C library, where programs look for it.
+const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
+/// Programs that the tests call by name in their pods.
+const MORE_APPLETS: [&str; 34] = [
+    "awk",
+    "basename",
+    "chmod",
+    "chown",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "dirname",
+    "env",
+    "expr",
+    "false",
+    "find",
+    "hostname",
+    "kill",
+    "ln",
+    "md5sum",
+    "mv",
+    "nslookup",
+    "od",
+    "ping",
+    "printf",
+    "ps",
+    "rm",
+    "seq",
+    "sha256sum",
+    "sort",
+    "stat",
+    "sysctl",
+    "tee",
+    "test",
+    "timeout",
+    "tr",
+    "wc",
+];
+const PASSWD: &[u8] = b"root:x:0:0:root:/:/bin/sh\n\
+    user-defined-in-image:x:1000:1000::/:/bin/sh\n";
+const GROUP: &[u8] = b"root:x:0:\nuser-defined-in-image:x:1000:\n\
+    group-defined-in-image:x:50000:user-defined-in-image\n";
+/// Where the tests find the names of registries, and where they write what they found.
+const REPOSITORIES: &str = "repositories.yaml";
+const REPORT: &str = "report.json";
+/// Where the cluster's administrator's configuration is seen inside the sandbox.
+const KUBECONFIG: &str = "/kubeconfig";
+
+/// Tests that run. Dropped, they are ended.
+#[derive(Debug)]
+pub struct Conformance {
+    child: SandboxChild,
+    folder: PathBuf,
+}
+
+impl Conformance {
+    /// The file that the tests write while they run.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join(format!("{TESTS}.log"))
+    }
+
+    /// The tests' report, in Ginkgo's JSON, once they have ended.
+    pub fn report(&mut self) -> Result<Option<String>> {
+        let Some(status) = self
+            .child
+            .try_wait()
+            .context("cannot ask for the tests' state")?
+        else {
+            return Ok(None);
+        };
+        let path = self.folder.join(REPORT);
+        ensure!(
+            path.is_file(),
+            "the tests ended without a report ({status}): see {}",
+            self.log().display()
+        );
+        let report = fs::read_to_string(&path);
+        report
+            .with_context(|| format!("cannot read {}", path.display()))
+            .map(Some)
+    }
+}
+
+impl Drop for Conformance {
+    fn drop(&mut self) {
+        self.child.kill();
+    }
+}
+
+/// Which tests are run: regular expressions over their names.
+#[derive(Clone, Copy, Debug)]
+pub struct Selection<'a> {
+    /// Tests must match it.
+    pub focus: &'a str,
+    /// Tests must not match it.
+    pub skip: &'a str,
+    /// Names are only listed.
+    pub dry_run: bool,
+}
+
+impl Cluster {
+    /// Puts the images of the tests into the registry, as far as they can be made here.
+    pub fn push_conformance_images(&self, programs: &Programs) -> Result<()> {
+        let loader = programs.tree(AGNHOST)?.join("usr").join(LOADER);
+        let tools =
+            || -> Result<Layer> { applets(programs, &[&APPLETS[..], &MORE_APPLETS[..]].concat()) };
+        for tag in ["2.63.0", "2.55"] {
+            let mut layer = tools()?;
+            layer.copy(AGNHOST, programs.path(AGNHOST)?)?;
+            layer.link("agnhost-2", AGNHOST)?;
+            layer.copy(LOADER, &loader)?;
+            layer.folder("uploads", 0o755)?;
+            // Users of whom some tests want to see their groups.
+            layer.file("etc/passwd", 0o644, PASSWD)?;
+            layer.file("etc/group", 0o644, GROUP)?;
+            let config = Config {
+                entrypoint: vec![format!("/{AGNHOST}")],
+                arguments: vec!["pause".to_string()],
+                environment: vec!["PATH=/bin".to_string()],
+                ..Config::default()
+            };
+            self.push_conformance(&format!("{IMAGES}/{AGNHOST}:{tag}"), &config, layer)?;
+        }
+        let shell = Config {
+            entrypoint: Vec::new(),
+            arguments: vec!["sh".to_string()],
+            environment: vec!["PATH=/bin".to_string()],
+            ..Config::default()
+        };
+        let name = format!("{IMAGES}/busybox:1.37.0-1");
+        self.push_conformance(&name, &shell, tools()?)?;
+        let wait = "trap exit TERM INT; sleep 1000000 & wait";
+        let pause = Config {
+            entrypoint: ["/bin/sh", "-c", wait].map(str::to_string).to_vec(),
+            environment: vec!["PATH=/bin".to_string()],
+            ..Config::default()
+        };
+        self.push_conformance("pause:3.10.2", &pause, tools()?)
+    }
+
+    fn push_conformance(&self, name: &str, config: &Config, layer: Layer) -> Result<()> {
+        let image = Image::new(Architecture::Amd64, config, vec![layer]);
+        self.registry.push(name, &image)
+    }
+
+    /// Starts the tests. `folder` takes their log and their report.
+    pub fn start_conformance(
+        &self,
+        programs: &Programs,
+        folder: &Path,
+        selection: Selection<'_>,
+    ) -> Result<Conformance> {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let registry = self.registry.image("");
+        let registry = registry.trim_end_matches('/');
+        let repositories = format!(
+            "promoterE2eRegistry: {registry}/{IMAGES}\n\
+             gcRegistry: {registry}\n"
+        );
+        write(folder, REPOSITORIES, &repositories)?;
+        let kubeconfig = self.plane.kubeconfig();
+        let mut readable = programs.binds(&[TESTS, "kubectl"])?;
+        readable.push((&kubeconfig, KUBECONFIG.to_string()));
+        let arguments = [
+            format!("--kubeconfig={KUBECONFIG}"),
+            format!("--kubectl-path={}/kubectl", BIN),
+            "--provider=skeleton".to_string(),
+            "--num-nodes=1".to_string(),
+            format!("--ginkgo.focus={}", selection.focus),
+            format!("--ginkgo.skip={}", selection.skip),
+            format!("--ginkgo.dry-run={}", selection.dry_run),
+            format!("--ginkgo.json-report={REPORT}"),
+            "--ginkgo.no-color".to_string(),
+            "--ginkgo.v".to_string(),
+            "--ginkgo.timeout=24h".to_string(),
+        ];
+        let child = self.plane.emulator().spawn(Start {
+            folder,
+            readable: &readable,
+            devices: &[],
+            network: self.plane.network(),
+            environment: &[("HOME", HOME), ("KUBE_TEST_REPO_LIST", REPOSITORIES)],
+            program: &format!("{}/{TESTS}", BIN),
+            log: TESTS,
+            arguments: arguments.iter().map(OsString::from).collect(),
+        })?;
+        Ok(Conformance {
+            child,
+            folder: folder.to_path_buf(),
+        })
+    }
+}
