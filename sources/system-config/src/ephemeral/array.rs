@@ -5,6 +5,7 @@
 //! is no more than writing a superblock to each disk.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -189,8 +190,13 @@ pub fn assemble(sys: &Path, disks: &[PathBuf]) -> Result<()> {
     write(&array.join("array_state"), "active").context("starting the array")
 }
 
+/// Writes to a file that is there: to be ready to make one takes a right over its folder.
 fn write(path: &Path, value: &str) -> Result<()> {
-    std::fs::write(path, value).with_context(|| format!("writing {value:?} to {}", path.display()))
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(value.as_bytes()))
+        .with_context(|| format!("writing {value:?} to {}", path.display()))
 }
 
 fn random_id() -> std::io::Result<[u8; 16]> {
@@ -256,6 +262,44 @@ mod tests {
         ] {
             assert_eq!(is_complete(&members), complete, "{members:?}");
         }
+    }
+
+    #[test]
+    fn the_kernel_is_told_in_order_by_files_that_are_there() {
+        let sys = tempfile::tempdir().expect("folder");
+        let array = sys.path().join("block/md_ephemeral/md");
+        let put = |path: PathBuf, text: &str| {
+            std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+            std::fs::write(path, text).expect("file");
+        };
+        let disks = ["/dev/vdb".into(), "/dev/vdc".into()];
+        let error = assemble(sys.path(), &disks).expect_err("no driver");
+        assert!(format!("{error:#}").contains("new_array"), "{error:#}");
+        let new_array = sys.path().join("module/md_mod/parameters/new_array");
+        put(new_array.clone(), "");
+        let error = assemble(sys.path(), &disks).expect_err("no array");
+        assert!(
+            format!("{error:#}").contains("metadata_version"),
+            "{error:#}"
+        );
+        assert!(!array.join("metadata_version").exists(), "nothing is made");
+
+        for file in ["metadata_version", "new_dev"] {
+            put(array.join(file), "");
+        }
+        put(array.join("array_state"), "clear\n");
+        put(sys.path().join("class/block/vdb/dev"), "254:16\n");
+        put(sys.path().join("class/block/vdc/dev"), "254:32\n");
+        assemble(sys.path(), &disks).expect("assembled");
+        let said = |path: PathBuf| std::fs::read_to_string(path).expect("file");
+        assert_eq!(said(new_array), "md_ephemeral");
+        assert_eq!(said(array.join("metadata_version")), "1.2");
+        assert_eq!(said(array.join("new_dev")), "254:32");
+        assert!(said(array.join("array_state")).starts_with("active"));
+        // One that runs is left alone.
+        std::fs::remove_file(array.join("new_dev")).expect("removed");
+        put(array.join("array_state"), "clean\n");
+        assemble(sys.path(), &disks).expect("assembled already");
     }
 
     /// The bytes of a superblock whose fields were laid out by hand.

@@ -29,6 +29,18 @@ fn add_disk(builder: &mut Builder, serial: &'static str) -> Result<()> {
     Ok(())
 }
 
+/// Waits until all that a boot starts has, and sees that nothing of it failed.
+fn is_running(machine: &Machine, probe: &mut Probe<UnixStream>) -> Result<()> {
+    let mut state = String::new();
+    machine.wait_until("everything has started", BOOT, || {
+        let said = probe.run(&["systemctl", "is-system-running"]);
+        state = said.map(|said| said.stdout).unwrap_or_default();
+        !state.is_empty() && state != "starting\n"
+    })?;
+    ensure!(state == "running\n", "systemd says {state}");
+    Ok(())
+}
+
 /// What is refused over the API, with the reason.
 fn refused(api: &Api, path: &str, body: &Value, why: &str) -> Result<()> {
     let Err(error) = api.json("POST", path, Some(body)) else {
@@ -114,9 +126,9 @@ pub(crate) fn ephemeral(stage: &mut Stage<'_>) -> Result<()> {
 }
 
 /// What Karpenter's instance-store policy puts on the machine's disks, with the label
-/// that it has, and the mode that the service's start gives it.
+/// that it has, and the mode that the program which keeps its data there gives it.
 const DIRECTORIES: [(&str, &str, &str); 3] = [
-    ("/var/lib/containerd", "container_runtime_data_t", "0711"),
+    ("/var/lib/containerd", "container_runtime_data_t", "0700"),
     ("/var/lib/kubelet", "kubelet_data_t", "0750"),
     ("/var/log/pods", "log_t", "0755"),
 ];
@@ -163,8 +175,11 @@ fn on_instance_store(machine: &Machine) -> Result<()> {
             "{directory} has {found:?}"
         );
     }
-    let state = probe.run(&["systemctl", "is-system-running"])?;
-    ensure!(state.stdout == "running\n", "systemd says {}", state.stdout);
+    // Before that a power-off would be a failure of its start.
+    machine.wait_until("kubelet has begun", BOOT, || {
+        probe.stat("/sys/fs/cgroup/kubepods.slice").is_ok()
+    })?;
+    is_running(machine, &mut probe)?;
     let api = Api::at(&machine.api_socket());
     machine.wait_until("the API answers", BOOT, || api.answers())?;
     // The command of the user's that is to run once has, and is off since.
