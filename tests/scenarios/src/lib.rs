@@ -304,6 +304,14 @@ pub const ALL: &[Scenario] = &[
         cluster: true,
         run: scenarios::storage::instance_store,
     },
+    Scenario {
+        name: "data-volume",
+        about: "a blank second volume takes a node's data and grows; one that holds something else is left alone",
+        tier: Tier::Two,
+        budget: 180.0,
+        cluster: true,
+        run: scenarios::storage::data_volume,
+    },
 ];
 
 /// The scenario called `name`.

@@ -228,14 +228,26 @@ impl<'a> Stage<'a> {
     pub fn journal(&self, disk: &RawDisk) -> Result<Journal> {
         let folder = self.fresh_folder("journal")?;
         disk.extract(Role::Data, &folder.join("data.img"))?;
+        self.journal_in(&folder)
+    }
+
+    /// The journal on the data volume of a machine that is off.
+    pub fn journal_of_volume(&self, volume: &Path) -> Result<Journal> {
+        let folder = self.fresh_folder("journal")?;
+        sparse_copy(volume, &folder.join("data.img"))?;
+        self.journal_in(&folder)
+    }
+
+    /// The journal in the file system `data.img` in `folder`, which is removed.
+    fn journal_in(&self, folder: &Path) -> Result<Journal> {
         self.dump(
-            &folder,
+            folder,
             "data.img",
             &["/var/log/journal", "/log/journal"],
             "journal",
         )?;
         let text = self.setup.emulator.run(
-            &folder,
+            folder,
             "journalctl",
             &[
                 "--directory=journal",

@@ -6,6 +6,7 @@
 //! known to be complete.
 
 use anyhow::{Context, Result, bail};
+use crate::project::ByteSize;
 use config_templates::ConfigFile;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -522,6 +523,9 @@ pub struct VariantHeader {
     /// Files of settings defaults, relative to `variants/`, later ones win.
     #[serde(default)]
     pub defaults: Vec<String>,
+    /// Size of the volume that takes its data, on machines where that is another one
+    /// than the system's.
+    pub data_volume: Option<ByteSize>,
 }
 
 /// The `[kernel]` table. A file that is shared has the same lists at its top.

@@ -54,6 +54,9 @@ impl<'a> Plan<'a> {
             .field("version", &project.config.release.version)
             .field("kernel", format!("{:?}", variant.manifest.kernel))
             .key("toolchain", &Toolchain::key_of(lock, TOOLCHAIN)?);
+        if let Some(size) = variant.manifest.variant.data_volume {
+            key = key.field("data-volume", size.0.to_string());
+        }
         for file in &variant.manifest.variant.defaults {
             key = key.file(file, &definitions.variants_folder().join(file))?;
         }

@@ -2,7 +2,7 @@
 
 use crate::vm::{self, ClusterPrograms};
 use anyhow::{Context, Result, bail};
-use buildsys::image::content::lay_over;
+use buildsys::image::content::{DATA_VOLUME, lay_over};
 use buildsys::progress::Progress;
 use buildsys::project::{Arch, Project};
 use buildsys::{signals, store};
@@ -18,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use test_vm::api::Api;
 use test_vm::cluster::{Cluster, Place};
+use test_vm::disk::sparse_copy;
 use test_vm::{Builder, Ec2, Emulator, Machine, Reach};
 use toml::Table;
 
@@ -102,6 +103,11 @@ pub fn run(args: Args) -> Result<()> {
     builder.cpus = args.cpus;
     builder.user_data = user_data;
     builder.reach = Reach::Workstation;
+    let data_volume = image.join(DATA_VOLUME);
+    if data_volume.exists() {
+        sparse_copy(&data_volume, &folder.join(DATA_VOLUME))?;
+        builder.extra_disks.push(DATA_VOLUME.into());
+    }
     let mut node = None;
     if programs.is_none() && is_for_ec2(&variant) {
         let mut instance = Ec2::new()?;

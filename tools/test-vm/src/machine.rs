@@ -428,7 +428,11 @@ impl Builder {
             );
             let serial = serial.map(|serial| format!(",serial={serial}"));
             let serial = serial.unwrap_or_default();
-            arguments.option("-device", format!("virtio-blk-pci,drive={id}{serial}"));
+            let device = match self.services.metadata {
+                Some(_) => format!("nvme,serial=vol{},drive={id}", index + 1),
+                None => format!("virtio-blk-pci,drive={id}{serial}"),
+            };
+            arguments.option("-device", device);
         }
         if let Some(name) = &self.disc {
             arguments.drive(

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use boot_slots::ReadAt;
@@ -13,7 +14,8 @@ use boot_slots::layout::{Architecture, Role, find};
 use sysutil::fs::{read_limited, read_text_if_present};
 
 use super::ext4::{self, Content};
-use super::plan::{Disk, Facts, Purpose, Volume};
+use super::plan::{Disk, Facts, OtherDisk, Purpose, Volume, choose_data_volume};
+use crate::disks::{self, Kind};
 
 /// Gathers the facts of the running system. What cannot be read is missing
 /// from them and told by the second value, since the boot goes on anyway.
@@ -28,6 +30,7 @@ pub fn gather() -> (Facts, Vec<String>) {
         disk: None,
         state: None,
         data: None,
+        data_volume: None,
         mounted,
     };
     match root_disk(Path::new("/sys"), Path::new("/")).and_then(|disk| read_disk(&disk)) {
@@ -42,10 +45,114 @@ pub fn gather() -> (Facts, Vec<String>) {
                     Err(error) => note(purpose.name(), error),
                 }
             }
+            if Path::new(DATA_VOLUME).exists() {
+                match data_volume(&disk.device) {
+                    Ok(volume) => facts.data_volume = volume,
+                    Err(error) => note("data volume", error),
+                }
+            }
             facts.disk = Some(disk);
         }
     }
     (facts, problems)
+}
+
+/// Says that the image is for machines whose data lies on a volume of its own.
+const DATA_VOLUME: &str = "/usr/share/bulkhead/data-volume";
+/// How long such a volume may take to appear.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The data volume of a machine whose root lies on `root_disk`. Without one its data
+/// partition is good enough to go on with, which somebody has to learn of.
+fn data_volume(root_disk: &Path) -> Result<Option<Volume>> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE && !controllers_are_ready(Path::new("/sys"))? {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut others = Vec::new();
+    for disk in disks::all()? {
+        let name = match disk.kind {
+            Kind::Ephemeral => continue,
+            Kind::Ebs(name) => Some(name),
+            Kind::Other => None,
+        };
+        if disk.device == root_disk {
+            continue;
+        }
+        others.push(other_disk(disk.device, name)?);
+    }
+    let on_partition = |why: &str| {
+        sysutil::console::say(&format!("data stays on the disk of the system: {why}"));
+    };
+    match choose_data_volume(&others) {
+        Ok(Some(volume)) => Ok(Some(volume.clone())),
+        Ok(None) => {
+            on_partition("there is no volume for it");
+            Ok(None)
+        }
+        Err(why) => {
+            on_partition(&why);
+            Ok(None)
+        }
+    }
+}
+
+fn other_disk(device: PathBuf, name: Option<String>) -> Result<OtherDisk> {
+    let reading = || format!("reading {}", device.display());
+    let file = File::open(&device).with_context(|| format!("opening {}", device.display()))?;
+    let size = file.size().with_context(reading)?;
+    let content = read_content(&file, size, Purpose::Data).with_context(reading)?;
+    let is_data = match content {
+        Content::Ext4(_) => is_named(&file, ext4::SUPERBLOCK as u64).with_context(reading)?,
+        Content::DamagedExt4(_) => {
+            size > ext4::BACKUP_SUPERBLOCK + ext4::SUPERBLOCK_SIZE as u64
+                && is_named(&file, ext4::BACKUP_SUPERBLOCK).with_context(reading)?
+        }
+        Content::Blank | Content::Foreign(_) | Content::Unknown => false,
+    };
+    Ok(OtherDisk {
+        volume: Volume {
+            device: device.clone(),
+            size,
+            content,
+        },
+        name,
+        is_data,
+    })
+}
+
+/// Whether the superblock at `offset` is that of a host's data.
+fn is_named(file: &impl ReadAt, offset: u64) -> Result<bool> {
+    let mut superblock = [0; ext4::SUPERBLOCK_SIZE];
+    file.read_exact_at(&mut superblock, offset)?;
+    Ok(ext4::is_superblock_of(&superblock, Role::Data.name()))
+}
+
+/// Whether each NVMe controller that the kernel knows shows its disk, or never will:
+/// the kernel asks them one beside the other, and the root's may be the first.
+fn controllers_are_ready(sys: &Path) -> Result<bool> {
+    let folder = sys.join("class/nvme");
+    if !folder.exists() {
+        return Ok(true);
+    }
+    let listing = || format!("listing {}", folder.display());
+    for entry in std::fs::read_dir(&folder).with_context(listing)? {
+        let path = entry.with_context(listing)?.path();
+        let state = read_text_if_present(&path.join("state"), 64)?.unwrap_or_default();
+        let shows_disk = || -> Result<bool> {
+            let mut entries = std::fs::read_dir(&path).with_context(listing)?;
+            Ok(entries.any(|entry| entry.is_ok_and(|entry| entry.path().join("size").exists())))
+        };
+        let is_ready = match state.trim() {
+            "live" => shows_disk()?,
+            "new" | "connecting" | "resetting" => false,
+            _ => true,
+        };
+        if !is_ready {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A partition of the running system's disk, opened for reading and writing.
@@ -261,6 +368,28 @@ mod tests {
             .expect_err("absent")
             .to_string();
         assert!(error.contains("no partition 7 of vda"), "{error}");
+    }
+
+    #[test]
+    fn controllers_are_waited_for_until_they_show_a_disk() {
+        let sys = tempfile::tempdir().expect("folder");
+        let is_ready = || controllers_are_ready(sys.path()).expect("readable");
+        assert!(is_ready(), "there is none");
+        let controller = |number: u32| sys.path().join(format!("class/nvme/nvme{number}"));
+        let put = |number: u32, state: &str| {
+            fs::create_dir_all(controller(number)).expect("folder");
+            fs::write(controller(number).join("state"), format!("{state}\n")).expect("file");
+        };
+        for (state, ready) in [("new", false), ("connecting", false), ("dead", true)] {
+            put(0, state);
+            assert_eq!(is_ready(), ready, "{state}");
+        }
+        put(1, "live");
+        assert!(!is_ready(), "it shows no disk yet");
+        let disk = controller(1).join("nvme1n1");
+        fs::create_dir_all(&disk).expect("folder");
+        fs::write(disk.join("size"), "8\n").expect("file");
+        assert!(is_ready());
     }
 
     #[test]

@@ -20,8 +20,10 @@ pub struct Facts {
     pub disk: Option<Disk>,
     /// The state partition.
     pub state: Option<Volume>,
-    /// The data partition.
+    /// The data partition of that disk.
     pub data: Option<Volume>,
+    /// A volume that takes the place of the data partition.
+    pub data_volume: Option<Volume>,
     /// Where something is mounted already.
     pub mounted: BTreeSet<PathBuf>,
 }
@@ -46,6 +48,72 @@ pub struct Volume {
     pub size: u64,
     /// What it holds.
     pub content: Content,
+}
+
+/// A disk that the root does not lie on, and that is not one of the machine's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherDisk {
+    /// The disk as a whole.
+    pub volume: Volume,
+    /// The name that it was attached under, where the platform gives one.
+    pub name: Option<String>,
+    /// It holds the data of a host.
+    pub is_data: bool,
+}
+
+/// The names under which EC2's launchers attach a node's data volume.
+const DATA_VOLUME_NAMES: [&str; 2] = ["xvdb", "sdb"];
+
+/// The disk that is a host's data volume, if there is one; an error says why a disk that
+/// could be is not.
+///
+/// Where disks have names, the name decides: no other volume is taken, whatever a pod has
+/// written to it. Elsewhere it is the disk that holds data of a host, or the only blank
+/// one.
+pub fn choose_data_volume(disks: &[OtherDisk]) -> Result<Option<&Volume>, String> {
+    let has_names = disks.iter().any(|disk| disk.name.is_some());
+    let among = disks.iter().filter(|disk| match &disk.name {
+        Some(name) => DATA_VOLUME_NAMES.contains(&name.as_str()),
+        None => !has_names,
+    });
+    let (data, others): (Vec<_>, Vec<_>) = among.partition(|disk| disk.is_data);
+    let (blank, foreign): (Vec<_>, Vec<_>) = others
+        .into_iter()
+        .partition(|disk| disk.volume.content == Content::Blank);
+    match (&data[..], &blank[..], &foreign[..]) {
+        ([disk], ..) | ([], [disk], _) => Ok(Some(&disk.volume)),
+        ([], [], []) => Ok(None),
+        ([], [], _) => Err(format!(
+            "{} could be the data volume, but holds {}, which is left alone",
+            names(&foreign),
+            what(&foreign[0].volume.content)
+        )),
+        ([], several, _) => Err(format!(
+            "{} are all blank, so that none is taken for the data volume",
+            names(several)
+        )),
+        (several, ..) => Err(format!(
+            "{} all hold data of a host, so that none is taken for the data volume",
+            names(several)
+        )),
+    }
+}
+
+fn names(disks: &[&OtherDisk]) -> String {
+    let names = disks
+        .iter()
+        .map(|disk| disk.volume.device.display().to_string());
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// What the console calls the content of a disk that is not a host's data.
+fn what(content: &Content) -> &'static str {
+    match content {
+        Content::Blank => "nothing",
+        Content::Ext4(_) | Content::DamagedExt4(_) => "an ext4 file system",
+        Content::Foreign(what) => what,
+        Content::Unknown => "something unknown",
+    }
 }
 
 /// A step, to be taken in the order of the plan.
@@ -134,7 +202,13 @@ pub enum Preparation {
 /// computed again afterwards, but for folders and links, which are cheap.
 pub fn plan(facts: &Facts) -> Vec<Action> {
     let mut actions = Vec::new();
-    let data_size = grow_data_partition(facts, &mut actions);
+    let (data, data_size) = match &facts.data_volume {
+        Some(volume) => (Some(volume), Some(volume.size)),
+        None => (
+            facts.data.as_ref(),
+            grow_data_partition(facts, &mut actions),
+        ),
+    };
 
     let mounted = |path: &str| facts.mounted.contains(Path::new(path));
     if !mounted("/tmp") {
@@ -143,12 +217,7 @@ pub fn plan(facts: &Facts) -> Vec<Action> {
         });
     }
     if !mounted(DATA_MOUNT) {
-        actions.push(mount(
-            Purpose::Data,
-            facts.data.as_ref(),
-            DATA_MOUNT,
-            data_size,
-        ));
+        actions.push(mount(Purpose::Data, data, DATA_MOUNT, data_size));
     }
     actions.extend(skeleton());
     for name in ["var", "opt", "mnt"] {
@@ -332,8 +401,95 @@ mod tests {
             }),
             state: Some(volume("/dev/vda6", STATE_SIZE, Content::Blank)),
             data: Some(volume("/dev/vda7", DATA_SIZE_MIN, Content::Blank)),
+            data_volume: None,
             mounted: BTreeSet::new(),
         }
+    }
+
+    #[test]
+    fn a_data_volume_takes_the_place_of_the_partition_and_grows_as_a_whole() {
+        let mut facts = fresh_facts();
+        facts.disk.as_mut().expect("disk").sectors *= 2;
+        for (content, attempts, grow_to) in [
+            (
+                Content::Blank,
+                vec![Preparation::Make("it is blank".to_owned())],
+                None,
+            ),
+            (
+                sound(1000),
+                vec![Preparation::None, Preparation::Repair],
+                Some(20 * MIB / 4096),
+            ),
+        ] {
+            facts.data_volume = Some(volume("/dev/vdb", 20 * MIB, content));
+            let actions = plan(&facts);
+            let mounts = mounts(&actions);
+            assert_eq!(mounts[0].device, Some("/dev/vdb".into()));
+            assert_eq!(mounts[0].target, Path::new(DATA_MOUNT));
+            assert_eq!(mounts[0].attempts, attempts);
+            assert_eq!(mounts[0].grow_to, grow_to);
+            let grows = |action: &Action| matches!(action, Action::WriteTable { .. });
+            assert!(
+                !actions.iter().any(grows),
+                "the first disk is left as it is"
+            );
+        }
+    }
+
+    #[test]
+    fn the_data_volume_is_the_one_that_is_meant() {
+        let disk = |device: &str, name: Option<&str>, content: Content, is_data: bool| OtherDisk {
+            volume: volume(device, 20 * MIB, content),
+            name: name.map(str::to_owned),
+            is_data,
+        };
+        let blank = |device, name| disk(device, name, Content::Blank, false);
+        let data = |device, name| disk(device, name, sound(9), true);
+        let foreign = |device, name| disk(device, name, Content::Foreign("swap space"), false);
+        let check = |disks: &[OtherDisk], expected: Result<Option<&str>, &str>| match (
+            choose_data_volume(disks),
+            expected,
+        ) {
+            (Ok(found), Ok(expected)) => {
+                let found = found.map(|volume| volume.device.to_str().expect("text"));
+                assert_eq!(found, expected, "{disks:?}");
+            }
+            (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+            (found, _) => panic!("{disks:?}: {found:?}"),
+        };
+        check(&[], Ok(None));
+        // By content, where disks have no names.
+        check(&[blank("/dev/b", None)], Ok(Some("/dev/b")));
+        check(&[data("/dev/b", None)], Ok(Some("/dev/b")));
+        let both = [blank("/dev/b", None), data("/dev/c", None)];
+        check(&both, Ok(Some("/dev/c")));
+        let both = [foreign("/dev/b", None), blank("/dev/c", None)];
+        check(&both, Ok(Some("/dev/c")));
+        let both = [blank("/dev/b", None), blank("/dev/c", None)];
+        check(&both, Err("/dev/b, /dev/c are all blank"));
+        let both = [data("/dev/b", None), data("/dev/c", None)];
+        check(&both, Err("/dev/b, /dev/c all hold data"));
+        check(
+            &[foreign("/dev/b", None)],
+            Err("/dev/b could be the data volume, but holds swap space"),
+        );
+        check(
+            &[disk("/dev/b", None, sound(9), false)],
+            Err("holds an ext4 file system, which is left alone"),
+        );
+        // By name, where they have: what a pod wrote to its volume does not count.
+        let all = [
+            data("/dev/b", Some("xvdaa")),
+            blank("/dev/c", Some("xvdc")),
+            blank("/dev/d", Some("xvdb")),
+        ];
+        check(&all, Ok(Some("/dev/d")));
+        check(&all[..2], Ok(None));
+        check(&[blank("/dev/b", Some("sdb"))], Ok(Some("/dev/b")));
+        check(&[foreign("/dev/b", Some("xvdb"))], Err("holds swap space"));
+        let unnamed = [data("/dev/b", Some("xvdaa")), blank("/dev/c", None)];
+        check(&unnamed, Ok(None));
     }
 
     fn sound(blocks: u64) -> Content {
@@ -546,6 +702,7 @@ mod tests {
             disk: None,
             state: None,
             data: None,
+            data_volume: None,
             mounted: BTreeSet::new(),
         };
         let actions = plan(&facts);

@@ -1,7 +1,7 @@
 //! Disks beside the one that the machine boots from.
 
 use super::boot::check_clean;
-use crate::stage::{BOOT, Stage, Which};
+use crate::stage::{BOOT, Stage, Which, marks};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use test_vm::api::Api;
 use test_vm::probe::Probe;
-use test_vm::{Builder, ExtraDisk, Machine};
+use test_vm::{Builder, Ec2, ExtraDisk, Machine};
 
 /// Bytes of each of the machine's own disks: XFS takes none that is much smaller.
 const SIZE: u64 = 400 << 20;
@@ -189,4 +189,80 @@ fn on_instance_store(machine: &Machine) -> Result<()> {
     ensure!(mode("500-motd") == "off", "{settings}");
     ensure!(mode("000-mount-instance-storage") == "always", "{settings}");
     Ok(())
+}
+
+/// A second volume: blank, larger than it was, and with something of somebody's.
+pub(crate) fn data_volume(stage: &mut Stage<'_>) -> Result<()> {
+    const VOLUME: &str = "volume";
+    const SIZES: [u64; 2] = [1 << 30, 2 << 30];
+    let image = (stage.cluster()?.ec2_node)()?;
+    let (mut builder, disk) = stage.machine_of(&image, "node")?;
+    builder.services.metadata = Some(Ec2::new()?);
+    builder.extra_disks.push(VOLUME.into());
+    let path = builder.run.join(VOLUME);
+    let volume = File::options()
+        .create(true)
+        .truncate(true)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot make {}", path.display()))?;
+    let read = |at: u64| -> Result<[u8; 4]> {
+        let mut bytes = [0; 4];
+        volume.read_exact_at(&mut bytes, at).context("the volume")?;
+        Ok(bytes)
+    };
+    for size in SIZES {
+        volume.set_len(size).context("cannot make it larger")?;
+        let mut machine = stage.boot(&builder)?;
+        data_is_on(&machine, "n1")?;
+        machine.power_off(BOOT)?;
+        // Blocks of 4 KiB.
+        let bytes = u64::from(u32::from_le_bytes(read(1024 + 4)?)) * 4096;
+        ensure!(
+            bytes <= size && bytes > size - (16 << 20),
+            "the file system has {bytes} of {size} bytes"
+        );
+    }
+    let journal = stage.journal_of_volume(&path)?;
+    check_clean(&journal)?;
+    ensure!(
+        journal.boots() == 2,
+        "{} boots left entries",
+        journal.boots()
+    );
+
+    volume
+        .set_len(0)
+        .and_then(|()| volume.set_len(SIZES[0]))
+        .and_then(|()| volume.write_all_at(b"XFSB", 0))
+        .context("cannot put something else on the volume")?;
+    let mut machine = stage.start(&builder)?;
+    let line = machine.wait_for(
+        "could be the data volume, but holds an XFS file system",
+        BOOT,
+    )?;
+    stage.note(format!("the console says: {}", line.text));
+    machine.wait_for(marks::BOOT_COMPLETE, BOOT)?;
+    data_is_on(&machine, "n1p7")?;
+    machine.power_off(BOOT)?;
+    ensure!(
+        &read(0)? == b"XFSB" && read(1024 + 0x38)? == [0; 4],
+        "it was written to"
+    );
+    check_clean(&stage.journal(&disk)?)
+}
+
+/// Data lies on an NVMe disk whose name ends so, and all is well. Which of the disks is the
+/// first is chance.
+fn data_is_on(machine: &Machine, end: &str) -> Result<()> {
+    let mut probe = Probe::connect(&machine.probe_socket())?;
+    for target in ["/local", "/var"] {
+        let found = mounted_from(&mut probe, target)?;
+        ensure!(
+            found.starts_with("ext4 /dev/nvme") && found.ends_with(end),
+            "{target} is {found}"
+        );
+    }
+    is_running(machine, &mut probe)
 }

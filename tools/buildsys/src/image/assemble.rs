@@ -1,7 +1,7 @@
 //! From package trees to the files of an image.
 
 use super::boot::{self, BootParts, KernelImage};
-use super::content::{self, Identity, SHARE, VariantSettings};
+use super::content::{self, DATA_VOLUME, Identity, SHARE, VariantSettings};
 use super::description::{Description, PackageLine, Sizes};
 use super::modules::ModuleIndex;
 use crate::check;
@@ -9,7 +9,7 @@ use crate::executor::run_logged;
 use crate::keys::Keys;
 use crate::manifest::{Name, Package, Variant};
 use crate::progress::Task;
-use crate::project::Arch;
+use crate::project::{Arch, ByteSize};
 use crate::recipe::files;
 use crate::recipe::go::buildinfo::BuildInfo;
 use crate::rootfs::{Content, Rootfs};
@@ -122,6 +122,9 @@ impl Ingredients<'_> {
         let esp = esp::build(&esp_files).context("cannot make the EFI system partition")?;
         let disk_path = out.join("disk.img");
         self.write_disk(&disk_path, &esp, &erofs, &verity.bytes)?;
+        if let Some(size) = self.variant.manifest.variant.data_volume {
+            write_data_volume(&out.join(DATA_VOLUME), size)?;
+        }
         self.add_workstation_files(out)?;
         let schema = &self.settings.schema;
         write(&out.join(content::SETTINGS_SCHEMA), schema)?;
@@ -237,6 +240,10 @@ impl Ingredients<'_> {
             &content::config_files(&packages)?,
         )?;
         add_trust_store(root)?;
+        if self.variant.manifest.variant.data_volume.is_some() {
+            // Tells the host to look for one.
+            root.add_file(&format!("{SHARE}/data-volume"), Vec::new(), 0o644)?;
+        }
         let inventory =
             serde_json::to_vec_pretty(&serde_json::json!({ "Content": self.package_lines() }))
                 .context("cannot write the inventory")?;
@@ -606,6 +613,14 @@ fn remove_empty_folders(root: &mut Rootfs, prefix: &str) {
 
 fn open(path: &Path) -> Result<File> {
     File::open(path).with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// Makes the volume that takes the data: blank, for the host makes its file system, and
+/// a cloud has blank volumes of any size without an upload.
+fn write_data_volume(path: &Path, size: ByteSize) -> Result<()> {
+    File::create(path)
+        .and_then(|file| file.set_len(size.0))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -15,6 +15,9 @@ pub const SHARE: &str = "usr/share/bulkhead";
 /// Name of the schema of user data in an image's folder.
 pub const SETTINGS_SCHEMA: &str = "settings.schema.json";
 
+/// Name of the volume for data in an image's folder, where the variant has one.
+pub const DATA_VOLUME: &str = "data.img";
+
 /// What os-release says about the image.
 pub struct Identity<'a> {
     /// Name of the variant.
