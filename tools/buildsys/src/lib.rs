@@ -9,6 +9,7 @@ pub mod executor;
 pub mod fetch;
 pub mod image;
 pub mod keys;
+pub mod kits;
 pub mod lock;
 pub mod manifest;
 pub mod mirror;

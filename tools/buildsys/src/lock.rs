@@ -192,8 +192,21 @@ impl Lock {
 
     /// Reads the project's lock, `None` when there is no such file.
     pub fn load_if_there(project: &Project) -> Result<Option<Self>> {
-        let path = path_of(project);
-        let text = match fs::read_to_string(&path) {
+        Self::read(&path_of(project))
+    }
+
+    /// The lock of the first repository of kits that has one.
+    fn of_kits(project: &Project) -> Result<Option<Self>> {
+        for repository in &project.repositories {
+            if let Some(lock) = Self::read(&repository.join(FILE_NAME))? {
+                return Ok(Some(lock));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(path: &Path) -> Result<Option<Self>> {
+        let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {

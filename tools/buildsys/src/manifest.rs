@@ -5,8 +5,8 @@
 //! [`Definitions::load`]. Whatever comes after works with definitions that are
 //! known to be complete.
 
+use crate::project::{ByteSize, Project};
 use anyhow::{Context, Result, bail};
-use crate::project::ByteSize;
 use config_templates::ConfigFile;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -547,7 +547,7 @@ pub struct KernelSection {
 
 impl KernelSection {
     /// The lists of the files that it shares and its own, in one.
-    fn with_shared(self, variants: &Path) -> Result<Self> {
+    fn with_shared(self, place: impl Fn(&str) -> PathBuf) -> Result<Self> {
         let mut whole = Self::default();
         let mut add = |lists: Self| {
             whole.arguments.extend(lists.arguments);
@@ -556,7 +556,7 @@ impl KernelSection {
             whole.image_limit = lists.image_limit.or(whole.image_limit);
         };
         for file in &self.shared {
-            let path = variants.join(file);
+            let path = place(file);
             let text = fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {}, which is shared", path.display()))?;
             let lists: Self = toml::from_str(&text)
@@ -600,6 +600,12 @@ impl Package {
         &self.manifest.package.name
     }
 
+    /// The repository that defines it: it lies in its `packages/`.
+    pub fn repository(&self) -> &Path {
+        let packages = self.folder.parent();
+        packages.and_then(Path::parent).unwrap_or(&self.folder)
+    }
+
     /// Its manifest's path, for messages.
     pub fn manifest_path(&self) -> String {
         format!("packages/{}/package.toml", self.software())
@@ -623,7 +629,8 @@ pub struct Definitions {
     packages: BTreeMap<Name, Package>,
     kits: BTreeMap<Name, KitManifest>,
     variants: BTreeMap<Name, VariantManifest>,
-    variants_folder: PathBuf,
+    /// Where files are that variants name: the project's own folder first.
+    variants_folders: Vec<PathBuf>,
 }
 
 /// What is added to a variant to make its dev twin.
@@ -631,36 +638,66 @@ const DEV_DOOR: &str = "dev-door";
 const DEV_SUFFIX: &str = "-dev";
 
 impl Definitions {
-    /// Reads and checks all definitions below `root`.
-    pub fn load(root: &Path) -> Result<Self> {
-        let folders = load_folder(
-            &root.join("packages"),
-            "package.toml",
-            |m: &PackageManifest| &m.package.name,
+    /// Reads and checks all definitions of a project, and those of the repositories
+    /// that its kits come from.
+    pub fn load(project: &Project) -> Result<Self> {
+        Self::load_from(&project.root, &project.repositories, |kit| {
+            project.config.kits.contains_key(kit.as_str())
+        })
+    }
+
+    /// The same, of the project in `root`. Of the kits in `repositories` those are taken
+    /// that `is_named`.
+    fn load_from(
+        root: &Path,
+        repositories: &[PathBuf],
+        is_named: impl Fn(&Name) -> bool,
+    ) -> Result<Self> {
+        let mut packages = BTreeMap::new();
+        let mut kits = BTreeMap::new();
+        let all = std::iter::once(root).chain(repositories.iter().map(PathBuf::as_path));
+        let variants_folders: Vec<PathBuf> = all.clone().map(|of| of.join("variants")).collect();
+        for repository in all {
+            let found = load_folder(
+                &repository.join("packages"),
+                "package.toml",
+                |m: &PackageManifest| &m.package.name,
+            )?;
+            for (name, package) in found {
+                if packages.insert(name.clone(), package).is_some() {
+                    bail!("there is a package {name} twice: here, and where a kit comes from");
+                }
+            }
+            let found = load_folder(&repository.join("kits"), "kit.toml", |m: &KitManifest| {
+                &m.kit.name
+            })?;
+            for (name, (_, kit)) in found {
+                if (repository == root || is_named(&name))
+                    && kits.insert(name.clone(), kit).is_some()
+                {
+                    bail!("there is a kit {name} twice");
+                }
+            }
+        }
+        let variants = load_folder(
+            &root.join("variants"),
+            "variant.toml",
+            |m: &VariantManifest| &m.variant.name,
         )?;
         let definitions = Self {
-            packages: by_version(folders)?,
-            kits: load_folder(&root.join("kits"), "kit.toml", |m: &KitManifest| {
-                &m.kit.name
-            })?
-            .into_iter()
-            .map(|(name, (_, manifest))| (name, manifest))
-            .collect(),
-            variants: load_folder(
-                &root.join("variants"),
-                "variant.toml",
-                |m: &VariantManifest| &m.variant.name,
-            )?
-            .into_iter()
-            .map(|(name, (_, mut manifest))| {
-                let kernel = std::mem::take(&mut manifest.kernel);
-                manifest.kernel = kernel
-                    .with_shared(&root.join("variants"))
-                    .with_context(|| format!("the kernel of the variant {name}"))?;
-                Ok((name, manifest))
-            })
-            .collect::<Result<_>>()?,
-            variants_folder: root.join("variants"),
+            packages: by_version(packages)?,
+            kits,
+            variants: variants
+                .into_iter()
+                .map(|(name, (_, mut manifest))| {
+                    let kernel = std::mem::take(&mut manifest.kernel);
+                    manifest.kernel = kernel
+                        .with_shared(|file| find_in(&variants_folders, file))
+                        .with_context(|| format!("the kernel of the variant {name}"))?;
+                    Ok((name, manifest))
+                })
+                .collect::<Result<_>>()?,
+            variants_folders,
         };
         definitions.check_references()?;
         Ok(definitions)
@@ -702,9 +739,28 @@ impl Definitions {
             .collect()
     }
 
-    /// The folder that a variant's `defaults` are relative to.
-    pub fn variants_folder(&self) -> &Path {
-        &self.variants_folder
+    /// Where a file lies that a variant names.
+    pub fn variants_file(&self, file: &str) -> PathBuf {
+        find_in(&self.variants_folders, file)
+    }
+
+    /// The repository whose workspace has the programs of packages.
+    pub fn workspace(&self) -> Result<&Path> {
+        let mut workspaces: BTreeMap<&Path, &Name> = BTreeMap::new();
+        for package in self.packages.values() {
+            if package.manifest.workspace_programs().next().is_some() {
+                workspaces.insert(package.repository(), package.name());
+            }
+        }
+        let mut found = workspaces.into_iter();
+        match (found.next(), found.next()) {
+            (Some((_, one)), Some((_, other))) => bail!(
+                "the programs of the packages {one} and {other} are in workspaces of two repositories; \
+                 there can be one"
+            ),
+            (Some((workspace, _)), None) => Ok(workspace),
+            (None, _) => bail!("no package has programs of a workspace"),
+        }
     }
 
     /// The variant called `name`; `<variant>-dev` is the twin with the dev door.
@@ -840,6 +896,15 @@ impl Definitions {
     }
 }
 
+/// The first of `folders` that has `file`; where it should be, if none has.
+fn find_in(folders: &[PathBuf], file: &str) -> PathBuf {
+    let places = || folders.iter().map(|folder| folder.join(file));
+    let found = places().find(|place| place.exists());
+    found
+        .or_else(|| places().next())
+        .unwrap_or_else(|| file.into())
+}
+
 /// The packages that folders make: one each, or one for each version.
 fn by_version(
     folders: BTreeMap<Name, (PathBuf, PackageManifest)>,
@@ -950,7 +1015,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        Definitions::load(folder.path())
+        Definitions::load_from(folder.path(), &[], |_| false)
     }
 
     fn manifest(name: &str, more: &str) -> String {

@@ -44,7 +44,7 @@ pub fn build(
     options: FetchOptions,
     progress: &Progress,
 ) -> Result<Vec<PackageTree>> {
-    let definitions = Definitions::load(&project.root)?;
+    let definitions = Definitions::load(project)?;
     let mut lock = lock::load_complete(project, options, progress)?;
     let store = Store::open(&project.store_dir(), project.config.store.size_limit.0)?;
     let plan = |lock: &_| Packages::new(project, &definitions, names, arch, lock);

@@ -58,7 +58,7 @@ impl<'a> Plan<'a> {
             key = key.field("data-volume", size.0.to_string());
         }
         for file in &variant.manifest.variant.defaults {
-            key = key.file(file, &definitions.variants_folder().join(file))?;
+            key = key.file(file, &definitions.variants_file(file))?;
         }
         for (name, package) in packages.keys() {
             key = key.key(name.as_str(), package);

@@ -1,5 +1,6 @@
 //! The project: where it lies and what `Bulkhead.toml` says.
 
+use crate::kits;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ pub struct Project {
     pub root: PathBuf,
     /// What `Bulkhead.toml` says.
     pub config: Config,
+    /// The repositories that its kits come from, each checked against its hash.
+    pub repositories: Vec<PathBuf>,
     /// The user's folders, which all projects share.
     pub folders: Folders,
 }
@@ -41,17 +44,24 @@ impl Project {
     /// Opens the project whose `Bulkhead.toml` lies in `root`.
     pub fn open(root: &Path) -> Result<Self> {
         let path = root.join(CONFIG_FILE);
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let config =
-            Config::parse(&text).with_context(|| format!("{} is not valid", path.display()))?;
         let root = root
             .canonicalize()
             .with_context(|| format!("cannot resolve {}", root.display()))?;
+        let describe = || format!("{} is not valid", path.display());
+        let mut document = read_document(&path)?;
+        let pins = kits::pins(&document).with_context(describe)?;
+        let repositories = kits::repositories(&root, &pins).with_context(describe)?;
+        for repository in &repositories {
+            let theirs = read_document(&repository.join(CONFIG_FILE))?;
+            kits::inherit(&mut document, theirs)
+                .with_context(|| format!("{} cannot be used for kits", repository.display()))?;
+        }
+        let config = Config::of(document).with_context(describe)?;
         let folders = Folders::of_user(&root, |name| std::env::var_os(name).map(PathBuf::from));
         Ok(Self {
             root,
             config,
+            repositories,
             folders,
         })
     }
@@ -115,6 +125,9 @@ impl Folders {
 pub struct Config {
     /// What is being released.
     pub release: Release,
+    /// Kits of other repositories, by name.
+    #[serde(default)]
+    pub kits: BTreeMap<String, KitPin>,
     /// Where Debian packages come from.
     pub debian: Debian,
     /// Sets of Debian packages that run on the workstation, by name.
@@ -128,9 +141,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the text of a `Bulkhead.toml`.
+    /// Reads the text of a `Bulkhead.toml` without kits.
     pub fn parse(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text)?;
+        Self::of(toml::from_str(text)?)
+    }
+
+    fn of(document: toml::Table) -> Result<Self> {
+        let config: Self = document.try_into()?;
         let version = &config.release.version;
         let fields: Vec<&str> = version.split('.').collect();
         if fields.len() != 3 || fields.iter().any(|field| field.parse::<u32>().is_err()) {
@@ -143,6 +160,22 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// A kit of another repository: which one, and what it has to be.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KitPin {
+    /// The repository's folder, relative to the project's.
+    pub path: PathBuf,
+    /// Hash of what a build reads of it.
+    pub sha256: String,
+}
+
+fn read_document(path: &Path) -> Result<toml::Table> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))
 }
 
 /// The `[release]` table.

@@ -19,6 +19,7 @@ pub(crate) fn project(folder: &Path) -> Project {
     Project {
         root: folder.join("project"),
         config: Config::parse(CONFIG).unwrap(),
+        repositories: Vec::new(),
         folders: Folders {
             cache: folder.join("cache"),
             data: folder.join("data"),

@@ -69,7 +69,7 @@ impl VariantSettings {
     pub fn read(definitions: &Definitions, variant: &Variant) -> Result<Self> {
         let mut defaults = Table::new();
         for file in &variant.manifest.variant.defaults {
-            let path = definitions.variants_folder().join(file);
+            let path = definitions.variants_file(file);
             let text = fs::read_to_string(&path).with_context(|| {
                 format!(
                     "cannot read {}, a file of defaults of the variant {}",

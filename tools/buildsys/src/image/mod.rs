@@ -61,7 +61,7 @@ pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> 
             request.arch
         );
     }
-    let definitions = Definitions::load(&project.root)?;
+    let definitions = Definitions::load(project)?;
     let name = request
         .variant
         .as_deref()

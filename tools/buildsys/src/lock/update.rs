@@ -52,7 +52,12 @@ pub(super) fn load_complete_from(
         if options.locked {
             bail!("there is no {FILE_NAME}; run `bulkhead lock` and commit the file");
         }
-        return Ok(lock_all(project, &sources()?, progress)?.0);
+        let Some(theirs) = Lock::of_kits(project)? else {
+            return Ok(lock_all(project, &sources()?, progress)?.0);
+        };
+        // What a kit was made and tested with is what to begin with.
+        theirs.save(project)?;
+        return load_complete_from(sources, project, options, progress);
     };
     if Wanted::of(project)?.missing_from(&lock).is_empty() {
         return Ok(lock);

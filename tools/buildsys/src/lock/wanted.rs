@@ -120,7 +120,7 @@ fn sorted(list: &[String]) -> Vec<String> {
 
 /// The `[debian]` tables of all manifests, with the file that each is from.
 fn debian_origins(project: &Project) -> Result<Vec<(String, DebianOrigin)>> {
-    let definitions = Definitions::load(&project.root)?;
+    let definitions = Definitions::load(project)?;
     // Versions of one package have the same manifest.
     let origins: BTreeMap<String, DebianOrigin> = definitions
         .packages()

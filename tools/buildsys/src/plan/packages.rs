@@ -91,7 +91,7 @@ impl<'a> Packages<'a> {
         let mut programs = Vec::new();
         for set in cargo::program_sets(definitions) {
             if wanted(&set) {
-                let source = set.source(&project.root)?;
+                let source = set.source(definitions.workspace()?)?;
                 let key = set.key(&source, &Toolchain::key_of(lock, TOOLCHAIN)?, arch);
                 programs.push(PlannedPrograms { set, source, key });
             }

@@ -84,7 +84,7 @@ impl GoPrograms {
         };
         let (go_mod, go_sum) = (read("go.mod")?, read("go.sum")?);
         let place = folder
-            .strip_prefix(&project.root)
+            .strip_prefix(package.repository())
             .unwrap_or(folder)
             .display()
             .to_string();

@@ -114,7 +114,7 @@ impl Workshop {
     }
 
     fn build(&self, cached: bool) -> Result<Entry> {
-        let definitions = Definitions::load(&self.project.root)?;
+        let definitions = Definitions::load(&self.project)?;
         let package = definitions.package(&Name::try_from("sample".to_string()).unwrap())?;
         let arch = crate::sdk::workstation()?;
         let programs = GoPrograms::read(&self.project, package, arch)?.unwrap();
