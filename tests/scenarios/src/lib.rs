@@ -32,7 +32,7 @@ impl Tier {
     pub fn limit(self) -> f64 {
         match self {
             Self::One => 25.0 * 60.0,
-            Self::Two => 60.0 * 60.0,
+            Self::Two => 90.0 * 60.0,
         }
     }
 
@@ -311,6 +311,14 @@ pub const ALL: &[Scenario] = &[
         budget: 180.0,
         cluster: true,
         run: scenarios::storage::data_volume,
+    },
+    Scenario {
+        name: "pods",
+        about: "pods of every kind run on a node, outlive kubelet, containerd and settings, and come back after a reboot",
+        tier: Tier::Two,
+        budget: 1100.0,
+        cluster: true,
+        run: scenarios::pods::pods,
     },
 ];
 

@@ -81,7 +81,8 @@ pub(crate) fn kernel_parameters(stage: &mut Stage<'_>) -> Result<()> {
     stage.power_off(machine)
 }
 
-fn restart(machine: &mut Machine, api: &Api) -> Result<()> {
+/// Restarts the machine by its API and waits until it has booted.
+pub(super) fn restart(machine: &mut Machine, api: &Api) -> Result<()> {
     machine.skip_to_now();
     api.json("POST", "/actions/reboot", None)?;
     machine.wait(&Wait::line(marks::BOOT_COMPLETE, BOOT + 30.0).across_resets())?;

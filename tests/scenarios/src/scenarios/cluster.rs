@@ -11,7 +11,7 @@ use test_vm::disk::RawDisk;
 use test_vm::{Builder, Machine, Reach, TestNetwork};
 
 /// The node's name.
-const NODE: &str = "node-1";
+pub(super) const NODE: &str = "node-1";
 /// Bytes of the node's disk, most of which are never written.
 const DISK_SIZE: u64 = 12 << 30;
 /// Processor seconds from power-on within which a node must have registered.
@@ -20,15 +20,15 @@ const REGISTERED: f64 = 150.0;
 const POD: f64 = 60.0;
 
 /// A cluster and its only node, in one network.
-struct Node {
-    cluster: Cluster,
-    builder: Builder,
-    disk: PathBuf,
+pub(super) struct Node {
+    pub(super) cluster: Cluster,
+    pub(super) builder: Builder,
+    pub(super) disk: PathBuf,
 }
 
 impl Node {
     /// Everything but the node runs when this returns.
-    fn new(stage: &Stage<'_>) -> Result<Self> {
+    pub(super) fn new(stage: &Stage<'_>) -> Result<Self> {
         let parts = stage.cluster()?;
         let setup = stage.setup();
         let network = stage.fresh_folder("network")?;
@@ -59,9 +59,21 @@ impl Node {
         })
     }
 
+    /// Adds settings of `settings.kubernetes`, tables of TOML among them, to those that
+    /// make it a node.
+    pub(super) fn add_settings(&mut self, settings: &str) -> Result<()> {
+        const TABLE: &str = "[settings.kubernetes]\n";
+        let user_data = self.builder.user_data.take().unwrap_or_default();
+        let text = String::from_utf8(user_data).context("the user data is no text")?;
+        ensure!(text.contains(TABLE), "the user data has no line {TABLE:?}");
+        let text = text.replacen(TABLE, &format!("{TABLE}{settings}"), 1);
+        self.builder.user_data = Some(text.into_bytes());
+        Ok(())
+    }
+
     /// Waits until the node is ready since the boot that `boot_id` is not the
     /// identity of; returns that identity.
-    fn wait_until_ready(
+    pub(super) fn wait_until_ready(
         &self,
         stage: &mut Stage<'_>,
         machine: &Machine,

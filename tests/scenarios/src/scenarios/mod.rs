@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod diagnostics;
 pub(crate) mod ec2;
 pub(crate) mod network;
+pub(crate) mod pods;
 pub(crate) mod power_cut;
 pub(crate) mod settings;
 pub(crate) mod slots;
