@@ -62,6 +62,16 @@ pub struct Scenario {
     pub run: fn(&mut Stage<'_>) -> Result<()>,
 }
 
+impl Scenario {
+    /// Packages whose programs its containers have, beyond what every cluster has.
+    pub fn packages(&self) -> &'static [&'static str] {
+        match self.name {
+            "agents" => scenarios::agents::PACKAGES,
+            _ => &[],
+        }
+    }
+}
+
 /// Every scenario, in the order in which they are run.
 pub const ALL: &[Scenario] = &[
     Scenario {
@@ -319,6 +329,14 @@ pub const ALL: &[Scenario] = &[
         budget: 1100.0,
         cluster: true,
         run: scenarios::pods::pods,
+    },
+    Scenario {
+        name: "agents",
+        about: "agents see images, connections and mounts of a node, and a shutdown ends pods in order",
+        tier: Tier::Two,
+        budget: 400.0,
+        cluster: true,
+        run: scenarios::agents::agents,
     },
 ];
 

@@ -91,7 +91,7 @@ pub fn run(args: Args) -> Result<()> {
     let arch = Arch::X86_64;
     let (variant, twin) = vm::pair(&project, Some(&args.variant));
     let image = vm::image(&project, &twin, arch, !args.no_build, &progress)?;
-    let cluster = vm::cluster_programs(&project, &variant, arch, &progress)?;
+    let cluster = vm::cluster_programs(&project, &variant, arch, &[], &progress)?;
     let name = Name::try_from(PACKAGE.to_string()).map_err(anyhow::Error::msg)?;
     let options = FetchOptions::default();
     let trees = package::build(&project, &[name], arch, options, &progress)?;

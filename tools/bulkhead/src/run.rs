@@ -85,7 +85,11 @@ pub fn run(args: Args) -> Result<()> {
     let image = vm::image(&project, &twin, args.arch, !args.no_build, &progress)?;
     let programs = match args.cluster {
         true => Some(vm::cluster_programs(
-            &project, &variant, args.arch, &progress,
+            &project,
+            &variant,
+            args.arch,
+            &[],
+            &progress,
         )?),
         false => None,
     };

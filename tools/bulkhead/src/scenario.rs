@@ -51,11 +51,17 @@ pub fn run(args: Args) -> Result<()> {
     let variant = vm::image(&project, &variant, arch, !args.no_build, &progress)?;
     let twin = vm::image(&project, &twin, arch, !args.no_build, &progress)?;
     // Kept until the last scenario has run: the store may drop what nobody uses.
+    let more: Vec<&str> = chosen
+        .iter()
+        .flat_map(|scenario| scenario.packages())
+        .copied()
+        .collect();
     let programs = match chosen.iter().any(|scenario| scenario.cluster) {
         true => Some(vm::cluster_programs(
             &project,
             node_variant(&args),
             arch,
+            &more,
             &progress,
         )?),
         false => None,

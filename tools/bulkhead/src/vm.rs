@@ -116,11 +116,12 @@ impl Deref for ClusterPrograms {
 }
 
 /// Builds the programs that a cluster needs besides its nodes, which are of `variant`:
-/// the control plane has their version.
+/// the control plane has their version. `more` are packages for containers.
 pub fn cluster_programs(
     project: &Project,
     variant: &str,
     arch: Arch,
+    more: &[&str],
     progress: &Progress,
 ) -> Result<ClusterPrograms> {
     let kubernetes = kubernetes_of(variant)?;
@@ -132,6 +133,7 @@ pub fn cluster_programs(
         "registry".to_string(),
     ]
     .into_iter()
+    .chain(more.iter().map(ToString::to_string))
     .map(Name::try_from)
     .collect::<Result<_, _>>()
     .map_err(anyhow::Error::msg)?;

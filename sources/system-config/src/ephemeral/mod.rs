@@ -24,7 +24,7 @@ use nix::mount::{MsFlags, mount};
 
 use crate::disks::{self, Disk, Kind};
 use crate::storage::ext4::{self, Content};
-use crate::storage::{bind, make_folder, make_private, mount_points};
+use crate::storage::{bind, make_folder, mount_points};
 use array::Member;
 
 /// Where the file system is mounted.
@@ -372,7 +372,6 @@ fn mount_existing() -> Result<bool> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
     mount(Some(&device), MOUNT, Some(kind), flags, None::<&str>)
         .with_context(|| format!("mounting {} at {MOUNT}", device.display()))?;
-    make_private(Path::new(MOUNT))?;
     // The root of a new file system has no label.
     make_folder(Path::new(MOUNT), 0o755, VAR_LABEL)?;
     Ok(true)

@@ -178,7 +178,6 @@ impl Machine for Host {
             Some("errors=remount-ro"),
         )
         .with_context(|| format!("mounting {} at {}", device.display(), target.display()))?;
-        make_private(target)?;
         let mounted = statvfs(target)
             .with_context(|| format!("asking what {} allows", target.display()))?
             .flags();
@@ -189,8 +188,7 @@ impl Machine for Host {
     }
 
     fn mount_memory(&mut self, target: &Path) -> Result<()> {
-        mount_memory(target, MsFlags::empty(), "mode=755,size=50%")?;
-        make_private(target)
+        mount_memory(target, MsFlags::empty(), "mode=755,size=50%")
     }
 
     fn grow(&mut self, target: &Path, blocks: u64) -> Result<()> {
@@ -266,21 +264,9 @@ fn mount_memory(target: &Path, flags: MsFlags, options: &str) -> Result<()> {
         .with_context(|| format!("mounting a file system in memory at {}", target.display()))
 }
 
-/// Takes a mount out of the group of its parent, in which every mount below
-/// would show at both ends of the binds.
-pub fn make_private(target: &Path) -> Result<()> {
-    mount(
-        None::<&str>,
-        target,
-        None::<&str>,
-        MsFlags::MS_PRIVATE,
-        None::<&str>,
-    )
-    .with_context(|| format!("making the mount at {} private", target.display()))
-}
-
-/// Shows a folder at a second place, where mounts made on one side appear on every
-/// copy.
+/// Shows a folder at a second place. Both ends are shared, so that containers see mounts
+/// of the host there, and the host theirs; but not with each other, or every mount below
+/// one would show below the other, too.
 pub fn bind(source: &Path, target: &Path) -> Result<()> {
     let none = None::<&str>;
     mount(
@@ -290,6 +276,15 @@ pub fn bind(source: &Path, target: &Path) -> Result<()> {
         MsFlags::MS_BIND | MsFlags::MS_REC,
         none,
     )
+    .and_then(|()| {
+        mount(
+            none,
+            target,
+            none,
+            MsFlags::MS_PRIVATE | MsFlags::MS_REC,
+            none,
+        )
+    })
     .and_then(|()| {
         mount(
             none,

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-pub use execute::{bind, make_folder, make_private};
+pub use execute::{bind, make_folder};
 pub use facts::{mount_points, open_partition};
 
 /// Holds what went wrong, one problem a line; absent when all is well.

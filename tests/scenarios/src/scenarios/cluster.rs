@@ -100,7 +100,7 @@ impl Node {
 
     /// What its boots have left in the journal, when it is off. The partitions have
     /// grown, so they are looked for anew.
-    fn check_clean(&self, stage: &Stage<'_>) -> Result<()> {
+    pub(super) fn check_clean(&self, stage: &Stage<'_>) -> Result<()> {
         check_clean(&stage.journal(&RawDisk::open(&self.disk)?)?)
     }
 

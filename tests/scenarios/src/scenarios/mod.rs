@@ -1,5 +1,6 @@
 //! The scenarios, by subject.
 
+pub(crate) mod agents;
 pub(crate) mod boot;
 pub(crate) mod cluster;
 pub(crate) mod diagnostics;

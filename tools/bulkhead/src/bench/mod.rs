@@ -112,7 +112,7 @@ pub fn run(args: Args) -> Result<()> {
     rows.extend(boots::measure(&emulation, &image, &folder, args.boots)?);
     if vm::kubernetes_of(&variant).is_ok() {
         eprintln!("A boot as a node of a cluster …");
-        let programs = vm::cluster_programs(&project, &variant, Arch::X86_64, &progress)?;
+        let programs = vm::cluster_programs(&project, &variant, Arch::X86_64, &[], &progress)?;
         rows.extend(node::measure(&emulation, &image, programs, &folder)?);
     }
     rows.extend(api::measure(&emulation.emulator, &image, &folder)?);
