@@ -122,6 +122,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     if let Some(programs) = programs {
         let started = Node::start(&emulation.emulator, programs, &folder)?;
+        started.cluster.add_service_network()?;
         builder.forwards = vec![started.cluster.plane.kubelet_forward(0)];
         builder.user_data = Some(started.user_data(builder.user_data.as_deref())?);
         node = Some(started);

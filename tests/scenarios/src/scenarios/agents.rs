@@ -111,7 +111,7 @@ fn images_are_listed(pods: &Pods<'_>) -> Result<()> {
         pods.exec(&lister, &["crictl", endpoint, "--timeout=2m", what])
     };
     let images = list("images")?;
-    for name in ["tools", "kube-proxy", "kubernetes/pause"] {
+    for name in ["tools", "agents", "kubernetes/pause"] {
         ensure!(images.contains(name), "an agent sees the images\n{images}");
     }
     let containers = list("ps")?;

@@ -95,6 +95,7 @@ pub(super) struct Pods<'a> {
 /// in the middle.
 pub(crate) fn pods(stage: &mut Stage<'_>) -> Result<()> {
     let mut node = Node::new(stage)?;
+    node.cluster.add_service_network()?;
     node.add_settings(&static_pod(&node.cluster.tools()))?;
     let mut machine = stage.start(&node.builder)?;
     let boot_id = node.wait_until_ready(stage, &machine, None)?;

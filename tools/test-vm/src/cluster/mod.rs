@@ -94,21 +94,26 @@ impl Cluster {
         )?;
         let registry = Registry::start(emulator, programs, &folder.join("registry"), place)?;
         registry.push(TOOLS, &images::tools(programs)?)?;
-        registry.push(SERVICE_PROXY, &images::service_proxy(programs)?)?;
         let cluster = Self { plane, registry };
         cluster
             .plane
             .apply(&POD_NETWORK.replace("IMAGE", &cluster.tools()))?;
-        let service_proxy = cluster.registry.image(SERVICE_PROXY);
-        cluster
-            .plane
-            .apply_service_network(&SERVICE_NETWORK.replace("IMAGE", &service_proxy))?;
         Ok(cluster)
     }
 
     /// The settings by which a machine becomes a node of this cluster, as TOML.
     pub fn node_settings(&self) -> String {
         self.plane.node_settings() + &self.registry.node_settings()
+    }
+
+    /// Makes services reachable on all nodes. Not part of every cluster, since its image
+    /// is large, and a node takes a while to get it.
+    pub fn add_service_network(&self) -> Result<()> {
+        let image = images::service_proxy(self.plane.programs())?;
+        self.registry.push(SERVICE_PROXY, &image)?;
+        let image = self.registry.image(SERVICE_PROXY);
+        self.plane
+            .apply_service_network(&SERVICE_NETWORK.replace("IMAGE", &image))
     }
 
     /// Puts the image that agents have into the registry; returns its name.
