@@ -2,10 +2,10 @@
 //! instance.
 
 use crate::signature::Credentials;
-use crate::time::Time;
 use anyhow::{Context, Result, bail};
 use imds::Client;
 use serde::Deserialize;
+use sysutil::time::Time;
 
 /// Where the metadata service has roles.
 const ROLES: &str = "meta-data/iam/security-credentials/";

@@ -5,12 +5,12 @@
 //! be in it, so that a token which AWS would refuse is refused.
 
 use crate::signature::{Credentials, EMPTY, Scope, sign};
-use crate::time::Time;
 use crate::token::{CLUSTER_HEADER, PREFIX, host};
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeMap;
+use sysutil::time::Time;
 
 /// Seconds that a request's date may be off.
 const TOLERANCE: u64 = 15 * 60;

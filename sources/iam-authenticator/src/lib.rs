@@ -6,13 +6,11 @@
 //! name that its configuration has everywhere, as an exec credential plugin.
 //!
 //! [`token`] makes the question and what kubelet reads, [`credentials`] finds what it
-//! is signed with, [`signature`] signs, [`time`] writes dates. Nothing here talks to
-//! AWS but to the metadata service. With the feature `fake`, [`fake`] judges a token
-//! as AWS would.
+//! is signed with, [`signature`] signs. Nothing here talks to AWS but to the metadata
+//! service. With the feature `fake`, [`fake`] judges a token as AWS would.
 
 pub mod credentials;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod signature;
-pub mod time;
 pub mod token;

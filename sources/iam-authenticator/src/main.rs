@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result, bail};
 use iam_authenticator::credentials::{self, Found};
-use iam_authenticator::time::Time;
 use iam_authenticator::token;
 use imds::{Client, Options};
 use serde::Deserialize;
 use std::process::ExitCode;
 use std::time::Duration;
+use sysutil::time::Time;
 
 const USAGE: &str = "usage: aws-iam-authenticator token -i CLUSTER [--region REGION] [--token-only]
 

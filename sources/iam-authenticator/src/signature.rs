@@ -2,8 +2,8 @@
 //!
 //! `aws-sigv4` would do it, too, and bring 60 crates along: see decision 32.
 
-use crate::time::Time;
 use sha2::{Digest, Sha256};
+use sysutil::time::Time;
 
 /// The hash of an empty body.
 pub const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

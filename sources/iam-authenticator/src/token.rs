@@ -2,10 +2,10 @@
 
 use crate::credentials::Found;
 use crate::signature::{EMPTY, Request, Scope};
-use crate::time::Time;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use sysutil::time::Time;
 
 /// What tokens begin with.
 pub const PREFIX: &str = "k8s-aws-v1.";

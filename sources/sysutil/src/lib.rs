@@ -1,9 +1,9 @@
 //! What every program of the host needs and none should write twice: set-up
 //! of `main` and of logging, atomic file writes, child processes whose stderr
 //! ends up in the error, systemd's readiness protocol and socket activation,
-//! os-release, lines on the console, Secure Boot's state, VMware's port, and the few system
-//! calls that nothing safe wraps ([`sys`]; unsafe code is there, in [`listen`] and in
-//! [`vmware`] only).
+//! os-release, moments as text, lines on the console, Secure Boot's state, VMware's port, and
+//! the few system calls that nothing safe wraps ([`sys`]; unsafe code is there, in [`listen`]
+//! and in [`vmware`] only).
 //!
 //! Start at [`main_with`]. Anything with knowledge of a particular file or
 //! unit belongs to the program that owns it, not here.
@@ -17,6 +17,7 @@ pub mod notify;
 pub mod os_release;
 pub mod process;
 pub mod sys;
+pub mod time;
 pub mod vmware;
 
 use std::process::ExitCode;

@@ -5,7 +5,6 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use iam_authenticator::signature::Credentials;
-use iam_authenticator::time::Time;
 use imds::fake::{Behaviour, Fake, Instance};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
@@ -18,6 +17,7 @@ use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use sysutil::time::Time;
 
 /// What the firmware of a machine of EC2 says its maker is.
 pub(crate) const VENDOR: &str = "Amazon EC2";

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::storage::ext4::u32_at;
+
 /// The array's name, and where the kernel shows it.
 const NAME: &str = "ephemeral";
 /// Its device node.
@@ -127,10 +129,6 @@ fn checksum(bytes: &[u8]) -> u32 {
         }
     }
     (sum as u32).wrapping_add((sum >> 32) as u32)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// Writes superblocks that make an array of `disks`, each with its size in bytes.

@@ -310,19 +310,19 @@ fn holds(disk: &impl ReadAt, size: u64) -> Result<Holds> {
     let size = if size == 0 { disk.size()? } else { size };
     let mut start = vec![0; size.min(ext4::EXAMINED as u64) as usize];
     disk.read_exact_at(&mut start, 0)?;
-    let is_named = |at: usize, length: usize| {
-        let name = start.get(at..at + length).unwrap_or_default();
-        name.split(|byte| *byte == 0).next() == Some(LABEL.as_bytes())
+    let is_named_xfs = || {
+        let name = start.get(108..120).unwrap_or_default();
+        start.starts_with(b"XFSB") && name.split(|byte| *byte == 0).next() == Some(LABEL.as_bytes())
     };
     let part = start.get(array::OFFSET as usize..).and_then(array::parse);
     Ok(match (part, ext4::examine(&start)) {
         (Some(member), _) => Holds::Part(member),
         (_, Content::Blank | Content::Unknown) => Holds::Nothing,
-        (_, Content::Ext4(_)) if is_named(1024 + 0x78, 16) => Holds::Ours(FileSystem::Ext4),
-        (_, Content::Ext4(_) | Content::DamagedExt4(_)) => Holds::Foreign("an ext4 file system"),
-        (_, Content::Foreign(_)) if start.starts_with(b"XFSB") && is_named(108, 12) => {
-            Holds::Ours(FileSystem::Xfs)
+        (_, Content::Ext4(_)) if ext4::is_superblock_of(&start[ext4::SUPERBLOCK..], LABEL) => {
+            Holds::Ours(FileSystem::Ext4)
         }
+        (_, Content::Ext4(_) | Content::DamagedExt4(_)) => Holds::Foreign("an ext4 file system"),
+        (_, Content::Foreign(_)) if is_named_xfs() => Holds::Ours(FileSystem::Xfs),
         (_, Content::Foreign(what)) => Holds::Foreign(what),
     })
 }

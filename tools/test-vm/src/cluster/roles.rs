@@ -7,7 +7,6 @@
 use crate::ec2::Ec2;
 use anyhow::{Context, Result};
 use iam_authenticator::fake;
-use iam_authenticator::time::Time;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::{self, OpenOptions};
@@ -15,6 +14,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::thread;
+use sysutil::time::Time;
 
 /// The port of loopback at which the webhook listens in a test's own network.
 const PORT: u16 = 21362;
