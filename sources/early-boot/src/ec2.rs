@@ -111,8 +111,7 @@ impl Metadata {
 
     /// The instance's identity document.
     pub fn identity(&self) -> Result<Identity> {
-        const PATH: &str = "dynamic/instance-identity/document";
-        let Some(document) = self.text(PATH)? else {
+        let Some(document) = self.text(imds::IDENTITY_DOCUMENT)? else {
             return Ok(Identity::default());
         };
         serde_json::from_str(&document).context("the identity document is not what it should be")
@@ -157,10 +156,8 @@ mod tests {
     use std::net::TcpListener;
     use std::time::Instant;
 
-    const DOCUMENT: &str = "dynamic/instance-identity/document";
-
     fn identity(document: &str) -> Result<Identity> {
-        let instance = Instance::from([(DOCUMENT.to_string(), document.into())]);
+        let instance = Instance::from([(imds::IDENTITY_DOCUMENT.to_string(), document.into())]);
         let fake = Fake::start(instance, Behaviour::default()).expect("a fake");
         let metadata = Metadata::at(vec![fake.address()], true, Duration::from_secs(5));
         let identity = metadata.identity();

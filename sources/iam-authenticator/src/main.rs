@@ -80,9 +80,7 @@ fn region(
         return Ok(region);
     }
     const TO_DO: &str = "the region is not known: set settings.aws.region";
-    let document = client
-        .text("dynamic/instance-identity/document")
-        .context(TO_DO)?;
+    let document = client.text(imds::IDENTITY_DOCUMENT).context(TO_DO)?;
     let document = document.context(TO_DO)?;
     let identity: Identity = serde_json::from_str(&document).context(TO_DO)?;
     Ok(identity.region)

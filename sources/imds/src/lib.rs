@@ -22,6 +22,9 @@ use http::Answer;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+/// The path of what says which instance it is, where, and of which type.
+pub const IDENTITY_DOCUMENT: &str = "dynamic/instance-identity/document";
+
 /// Where the service is, over IPv4 and over IPv6.
 pub const ENDPOINTS: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80),

@@ -120,7 +120,7 @@ impl Ec2 {
         let roles = "meta-data/iam/security-credentials";
         let mut texts = BTreeMap::from(
             [
-                ("dynamic/instance-identity/document", identity.to_string()),
+                (imds::IDENTITY_DOCUMENT, identity.to_string()),
                 ("meta-data/instance-id", self.instance_id.clone()),
                 ("meta-data/instance-type", self.instance_type.clone()),
                 ("meta-data/local-hostname", self.private_dns_name()),

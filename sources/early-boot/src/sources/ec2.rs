@@ -36,7 +36,7 @@ impl Source for IdentityDocument {
     }
 
     fn location(&self) -> String {
-        "dynamic/instance-identity/document".into()
+        imds::IDENTITY_DOCUMENT.into()
     }
 
     fn patience(&self) -> Duration {
@@ -100,7 +100,7 @@ mod tests {
     fn region_and_user_data_come_with_one_token() {
         let instance: Instance = [
             (
-                "dynamic/instance-identity/document",
+                imds::IDENTITY_DOCUMENT,
                 "{\"region\": \"a\\\"\\n\\u0007\", \"instanceType\": \"m7i.large\"}",
             ),
             ("user-data", "[settings]\n"),

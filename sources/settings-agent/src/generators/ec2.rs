@@ -159,7 +159,7 @@ mod tests {
     fn instance(change: &[(&str, Option<&str>)]) -> Instance {
         let interface = format!("meta-data/network/interfaces/macs/{MAC}");
         let mut instance: Instance = [
-            ("dynamic/instance-identity/document", IDENTITY),
+            (imds::IDENTITY_DOCUMENT, IDENTITY),
             (
                 "meta-data/local-hostname",
                 "ip-10-1-2-3.eu-south-2.compute.internal",
@@ -321,7 +321,7 @@ mod tests {
             assert_eq!(pods_of(kind), expected, "{kind:?}");
         }
         let identity = IDENTITY.replace("m7i.large", "zz9.large");
-        let unknown = [("dynamic/instance-identity/document", Some(&*identity))];
+        let unknown = [(imds::IDENTITY_DOCUMENT, Some(&*identity))];
         check("kubernetes.max-pods", "", &unknown, None);
     }
 
