@@ -9,7 +9,7 @@
 //! - what its own `Bulkhead.toml` says nothing about: suites, toolchains, Go's hashes,
 //! - the lock, until it has one of its own.
 
-use crate::project::KitPin;
+use crate::project::{INPUTS, KitPin};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -18,17 +18,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use toml::Table;
 
-/// What a build reads of a repository whose kits it uses.
-const INPUTS: [&str; 8] = [
-    "Bulkhead.lock",
-    "Bulkhead.toml",
-    "Cargo.lock",
-    "Cargo.toml",
-    "kits",
-    "packages",
-    "sources",
-    "variants/shared",
-];
+/// Those of a repository's variants that a build reads which uses its kits.
+const VARIANTS: &str = "variants/shared";
 
 /// What each project says for itself.
 const OWN: [&str; 3] = ["kits", "release", "store"];
@@ -99,7 +90,7 @@ pub(crate) fn inherit(document: &mut Table, theirs: Table) -> Result<()> {
 /// Hash of what a build reads of the repository in `folder`.
 pub fn hash(folder: &Path) -> Result<String> {
     let mut hash = Sha256::new();
-    for input in INPUTS {
+    for input in INPUTS.into_iter().chain([VARIANTS]) {
         add(&mut hash, folder, Path::new(input))?;
     }
     Ok(hex::encode(hash.finalize()))

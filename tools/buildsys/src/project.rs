@@ -12,6 +12,17 @@ use std::str::FromStr;
 /// Name of the file that marks the project's folder.
 const CONFIG_FILE: &str = "Bulkhead.toml";
 
+/// What a build reads of a project besides variants, in the order of their names.
+pub(crate) const INPUTS: [&str; 7] = [
+    "Bulkhead.lock",
+    CONFIG_FILE,
+    "Cargo.lock",
+    "Cargo.toml",
+    "kits",
+    "packages",
+    "sources",
+];
+
 /// A project: the folder with `Bulkhead.toml` and what belongs to it.
 #[derive(Clone, Debug)]
 pub struct Project {

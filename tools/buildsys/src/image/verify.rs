@@ -6,7 +6,7 @@
 
 use super::{BuildRequest, build};
 use crate::progress::Progress;
-use crate::project::{Folders, Project};
+use crate::project::{Folders, INPUTS, Project};
 use crate::store;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -14,18 +14,6 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
-
-/// What a build reads of the repository.
-const INPUTS: [&str; 8] = [
-    "Bulkhead.lock",
-    "Bulkhead.toml",
-    "Cargo.lock",
-    "Cargo.toml",
-    "kits",
-    "packages",
-    "sources",
-    "variants",
-];
 
 /// The downloads' folder in the cache.
 const DOWNLOADS: &str = "archives";
@@ -99,7 +87,8 @@ pub fn verify(
 /// Copies what a build reads of the project to the folder `to`.
 pub fn copy_inputs(project: &Project, to: &Path) -> Result<()> {
     INPUTS
-        .iter()
+        .into_iter()
+        .chain(["variants"])
         .try_for_each(|input| copy(&project.root.join(input), &to.join(input)))
 }
 
