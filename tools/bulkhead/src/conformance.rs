@@ -3,9 +3,6 @@
 use crate::run::{self, Node};
 use crate::vm;
 use anyhow::{Context, Result, bail, ensure};
-use buildsys::lock::FetchOptions;
-use buildsys::manifest::Name;
-use buildsys::package;
 use buildsys::progress::Progress;
 use buildsys::project::{Arch, Project};
 use buildsys::signals;
@@ -14,8 +11,8 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::thread;
 use std::time::{Duration, Instant};
-use test_vm::cluster::{Conformance, Programs, Selection};
-use test_vm::{Builder, Disk, Machine, Reach};
+use test_vm::cluster::{Conformance, Selection};
+use test_vm::{Builder, Disk};
 
 /// Run Kubernetes' end-to-end tests against a node.
 ///
@@ -91,21 +88,13 @@ pub fn run(args: Args) -> Result<()> {
     let arch = Arch::X86_64;
     let (variant, twin) = vm::pair(&project, Some(&args.variant));
     let image = vm::image(&project, &twin, arch, !args.no_build, &progress)?;
-    let cluster = vm::cluster_programs(&project, &variant, arch, &[], &progress)?;
-    let name = Name::try_from(PACKAGE.to_string()).map_err(anyhow::Error::msg)?;
-    let options = FetchOptions::default();
-    let trees = package::build(&project, &[name], arch, options, &progress)?;
-    let mut programs: Programs = (*cluster).clone();
-    programs.extend(Programs::find(
-        trees.iter().map(package::PackageTree::path),
-    )?);
+    let programs = vm::cluster_programs(&project, &variant, arch, &[PACKAGE], &progress)?;
 
     let folder = project.build_dir().join("conformance");
     let _lock = run::claim(&folder)?;
     let emulation = vm::prepare(&project, &folder, &progress)?;
-    signals::end_gently();
-    let node = Node::start(&emulation.emulator, cluster, &folder)?;
-    node.cluster.push_conformance_images(&programs)?;
+    let node = Node::start(&emulation.emulator, programs, &folder)?;
+    node.cluster.push_conformance_images()?;
     let mut builder = Builder::new(
         &image,
         &folder,
@@ -116,9 +105,7 @@ pub fn run(args: Args) -> Result<()> {
     builder.disk = Disk::Overlay {
         size: Some(DISK_SIZE),
     };
-    builder.user_data = Some(node.user_data(None)?);
-    builder.reach = Reach::Workstation;
-    builder.forwards = vec![node.cluster.plane.kubelet_forward(0)];
+    node.join(&mut builder)?;
     let tests = folder.join("tests");
     let start = |name: &str, focus: &str, dry_run| {
         let selection = Selection {
@@ -126,8 +113,7 @@ pub fn run(args: Args) -> Result<()> {
             skip: &args.skip,
             dry_run,
         };
-        node.cluster
-            .start_conformance(&programs, &tests.join(name), selection)
+        node.cluster.start_conformance(&tests.join(name), selection)
     };
     let chosen = wait(vec![start("list", &args.focus, true)?])?;
     ensure!(
@@ -140,7 +126,12 @@ pub fn run(args: Args) -> Result<()> {
         chosen
     } else {
         let machine = builder.start(&emulation.emulator)?;
-        wait_until_ready(&node, &machine)?;
+        let plane = &node.cluster.plane;
+        machine.wait_until("the node is ready", READY, || {
+            // What fails now is tried again.
+            let _ = plane.approve_serving_certificates();
+            plane.has_ready_node().unwrap_or(false)
+        })?;
         let shares = shares(&chosen, args.parallel.max(1));
         let running = shares.iter().enumerate();
         let running = running.map(|(index, focus)| start(&index.to_string(), focus, false));
@@ -159,24 +150,6 @@ pub fn run(args: Args) -> Result<()> {
     match count(&results, Outcome::Failed) {
         0 => Ok(()),
         failed => bail!("{failed} of {} tests failed", results.len()),
-    }
-}
-
-fn wait_until_ready(node: &Node, machine: &Machine) -> Result<()> {
-    let plane = &node.cluster.plane;
-    loop {
-        // What fails now is tried again.
-        let _ = plane.approve_serving_certificates();
-        if plane.has_ready_node().unwrap_or(false) {
-            return Ok(());
-        }
-        signals::check()?;
-        let spent = machine.cpu_seconds();
-        ensure!(
-            !machine.has_ended() && spent < READY,
-            "the node is not ready after {spent:.0} CPU seconds"
-        );
-        thread::sleep(PERIOD);
     }
 }
 

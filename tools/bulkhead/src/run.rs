@@ -123,8 +123,7 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(programs) = programs {
         let started = Node::start(&emulation.emulator, programs, &folder)?;
         started.cluster.add_service_network()?;
-        builder.forwards = vec![started.cluster.plane.kubelet_forward(0)];
-        builder.user_data = Some(started.user_data(builder.user_data.as_deref())?);
+        started.join(&mut builder)?;
         node = Some(started);
     }
     eprintln!("Booting {twin}, the dev twin of {variant}: the same image with a door to its API.");
@@ -339,8 +338,16 @@ impl Node {
         })
     }
 
+    /// Has a machine come up as the node; the user data that it has comes on top.
+    pub fn join(&self, builder: &mut Builder) -> Result<()> {
+        builder.reach = Reach::Workstation;
+        builder.forwards = vec![self.cluster.plane.kubelet_forward(0)];
+        builder.user_data = Some(self.user_data(builder.user_data.as_deref())?);
+        Ok(())
+    }
+
     /// The user data that makes the machine a node; what the user gave comes on top.
-    pub fn user_data(&self, given: Option<&[u8]>) -> Result<Vec<u8>> {
+    fn user_data(&self, given: Option<&[u8]>) -> Result<Vec<u8>> {
         let hostname = format!("[settings.network]\nhostname = \"{NODE}\"\n");
         let document = hostname + &self.cluster.node_settings();
         let mut document: Table = document
@@ -369,7 +376,7 @@ impl Node {
 
     /// Whether the node is ready. Now and then does what whoever runs a cluster does:
     /// approves the certificate that the node asks for, and looks at its state.
-    pub fn look(&mut self) -> bool {
+    fn look(&mut self) -> bool {
         if self.is_ready || self.looked.elapsed() < NODE_PERIOD {
             return self.is_ready;
         }

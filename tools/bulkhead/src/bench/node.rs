@@ -4,21 +4,16 @@
 use super::{Row, boots};
 use crate::run::Node;
 use crate::vm::{ClusterPrograms, Emulation};
-use anyhow::{Result, ensure};
-use buildsys::signals;
+use anyhow::Result;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 use test_vm::cluster::has_condition;
 use test_vm::probe::Probe;
-use test_vm::{Builder, Disk, Machine, Reach};
+use test_vm::{Builder, Disk, Machine};
 
 /// Processor seconds that a step may take.
 const STEP: f64 = 300.0;
 /// Bytes of the node's disk, most of which are never written.
 const DISK_SIZE: u64 = 12 << 30;
-/// How often the cluster is asked, which costs the machine nothing.
-const PERIOD: Duration = Duration::from_millis(250);
 
 /// Boots the image in `image` as the first node of a cluster.
 pub fn measure(
@@ -34,9 +29,7 @@ pub fn measure(
     builder.disk = Disk::Overlay {
         size: Some(DISK_SIZE),
     };
-    builder.user_data = Some(node.user_data(None)?);
-    builder.reach = Reach::Workstation;
-    builder.forwards = vec![plane.kubelet_forward(0)];
+    node.join(&mut builder)?;
     let mut machine = builder.start(&emulation.emulator)?;
     let mut rows = Vec::new();
     let find = || {
@@ -50,20 +43,20 @@ pub fn measure(
             machine.wall_seconds(),
         ));
     };
-    wait(&machine, "the node has registered", || find().is_some())?;
+    machine.wait_until("the node has registered", STEP, || find().is_some())?;
     mark("node: registered", &machine);
-    wait(&machine, "the node is ready", || {
+    machine.wait_until("the node is ready", STEP, || {
         find().is_some_and(|node| has_condition(&node, "Ready"))
     })?;
     mark("node: ready", &machine);
 
     // The network's agent runs from this image, too, so it is there.
-    wait(&machine, "the agents of the cluster run", || {
+    machine.wait_until("the agents of the cluster run", STEP, || {
         is_running(&node, &["--namespace=kube-system"])
     })?;
     let before = (machine.cpu_seconds(), machine.wall_seconds());
     plane.apply(&pod(&node.cluster.tools()))?;
-    wait(&machine, "the pod runs", || is_running(&node, &[]))?;
+    machine.wait_until("the pod runs", STEP, || is_running(&node, &[]))?;
     rows.push(Row::time(
         "node: a pod from an image that is there",
         machine.cpu_seconds() - before.0,
@@ -72,7 +65,7 @@ pub fn measure(
 
     plane.kubectl(&["delete", "pod", "sleeper"])?;
     plane.kubectl(&["delete", "daemonsets", "--all", "--namespace=kube-system"])?;
-    wait(&machine, "no pod is left", || {
+    machine.wait_until("no pod is left", STEP, || {
         plane
             .get(&["pods", "--all-namespaces"])
             .is_ok_and(|pods| pods["items"].as_array().is_some_and(Vec::is_empty))
@@ -116,18 +109,4 @@ spec:
     args: ["-c", "trap exit TERM; sleep 1000000 & wait"]
 "#
     )
-}
-
-fn wait(machine: &Machine, what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
-    let started = machine.cpu_seconds();
-    while !is_so() {
-        signals::check()?;
-        let spent = machine.cpu_seconds() - started;
-        ensure!(
-            !machine.has_ended() && spent < STEP,
-            "after {spent:.0} CPU seconds it is not so that {what}"
-        );
-        thread::sleep(PERIOD);
-    }
-    Ok(())
 }

@@ -5,7 +5,7 @@
 //! are told to look there; a test that needs another one fails.
 
 use super::images::{APPLETS, applets};
-use super::{BIN, Cluster, HOME, Programs, write};
+use super::{BIN, Cluster, HOME, write};
 use crate::emulator::Start;
 use anyhow::{Context, Result, ensure};
 use oci_image::{Architecture, Config, Image, Layer};
@@ -123,7 +123,8 @@ pub struct Selection<'a> {
 
 impl Cluster {
     /// Puts the images of the tests into the registry, as far as they can be made here.
-    pub fn push_conformance_images(&self, programs: &Programs) -> Result<()> {
+    pub fn push_conformance_images(&self) -> Result<()> {
+        let programs = self.plane.programs();
         let loader = programs.tree(AGNHOST)?.join("usr").join(LOADER);
         let tools =
             || -> Result<Layer> { applets(programs, &[&APPLETS[..], &MORE_APPLETS[..]].concat()) };
@@ -169,7 +170,6 @@ impl Cluster {
     /// Starts the tests. `folder` takes their log and their report.
     pub fn start_conformance(
         &self,
-        programs: &Programs,
         folder: &Path,
         selection: Selection<'_>,
     ) -> Result<Conformance> {
@@ -183,7 +183,7 @@ impl Cluster {
         );
         write(folder, REPOSITORIES, &repositories)?;
         let kubeconfig = self.plane.kubeconfig();
-        let mut readable = programs.binds(&[TESTS, "kubectl"])?;
+        let mut readable = self.plane.programs().binds(&[TESTS, "kubectl"])?;
         readable.push((&kubeconfig, KUBECONFIG.to_string()));
         let arguments = [
             format!("--kubeconfig={KUBECONFIG}"),

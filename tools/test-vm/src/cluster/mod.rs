@@ -179,11 +179,6 @@ impl Programs {
         Ok(Self(programs))
     }
 
-    /// Adds those of `other`.
-    pub fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
-    }
-
     /// The path of a program.
     pub fn path(&self, name: &str) -> Result<&Path> {
         Ok(&self.program(name)?.path)
