@@ -1,7 +1,9 @@
 //! `bulkhead ami`: what an image is as an AMI.
 
 use crate::image_choice::ImageChoice;
+use crate::output;
 use anyhow::{Context, Result, bail, ensure};
+use buildsys::image::content::DATA_VOLUME;
 use buildsys::image::description::Description;
 use buildsys::image::inspect;
 use buildsys::progress;
@@ -27,9 +29,10 @@ pub struct Args {
     /// First part of the AMI's name
     #[arg(long, default_value = "bulkhead")]
     name: String,
-    /// Size in GiB of the second volume, which is blank and takes what pods write
-    #[arg(long, value_name = "GIB", default_value_t = 20)]
-    data_size: u64,
+    /// Size in GiB of the second volume, which is blank and takes what pods write; that
+    /// of the variant's data volume if not given
+    #[arg(long, value_name = "GIB")]
+    data_size: Option<u64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -84,22 +87,28 @@ pub fn run(args: Args) -> Result<()> {
     let folder = project.build_dir().join("images");
     let folder = folder.join(format!("{variant}-{}", args.image.arch));
     let file = folder.join(&description.version).join("disk.img");
-    let plan = plan(
-        &file,
-        &description,
-        args.image.arch,
-        &args.name,
-        args.data_size,
-    )?;
+    let data_size = match args.data_size {
+        Some(size) => size,
+        None => data_size(&file.with_file_name(DATA_VOLUME))?,
+    };
+    let plan = plan(&file, &description, args.image.arch, &args.name, data_size)?;
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&plan).context("cannot write JSON")?
-        );
+        output::print_json(&plan)?;
     } else {
         print_plan(&plan);
     }
     Ok(())
+}
+
+/// The size in GiB of the image's own data volume.
+fn data_size(volume: &Path) -> Result<u64> {
+    let metadata = volume.metadata().with_context(|| {
+        format!(
+            "the image has no data volume {}: say with --data-size how large it is to be",
+            volume.display()
+        )
+    })?;
+    Ok(metadata.len().div_ceil(GIB))
 }
 
 fn plan(file: &Path, image: &Description, arch: Arch, name: &str, data_size: u64) -> Result<Plan> {
@@ -165,24 +174,20 @@ fn plan(file: &Path, image: &Description, arch: Arch, name: &str, data_size: u64
 /// Reads the disk and counts what is in it.
 fn snapshot(file: &Path) -> Result<Snapshot> {
     let read = || format!("cannot read {}", file.display());
-    let mut disk = File::open(file).with_context(read)?;
+    let disk = File::open(file).with_context(read)?;
     let zeros = vec![0; BLOCK];
-    let mut block = vec![0; BLOCK];
+    let mut block = Vec::with_capacity(BLOCK);
     let (mut size, mut blocks, mut written_blocks) = (0, 0, 0);
     loop {
-        let mut length = 0;
-        while length < BLOCK {
-            match disk.read(&mut block[length..]).with_context(read)? {
-                0 => break,
-                count => length += count,
-            }
-        }
+        block.clear();
+        let length = (&disk).take(BLOCK as u64).read_to_end(&mut block);
+        let length = length.with_context(read)?;
         if length == 0 {
             break;
         }
         size += length as u64;
         blocks += 1;
-        written_blocks += u64::from(block[..length] != zeros[..length]);
+        written_blocks += u64::from(block != zeros[..length]);
     }
     Ok(Snapshot {
         file: file.to_path_buf(),
@@ -316,6 +321,13 @@ mod tests {
         assert_eq!(data["DeviceName"], "/dev/xvdb");
         assert_eq!(data["Ebs"]["VolumeSize"], 50);
         assert!(data["Ebs"].get("SnapshotId").is_none());
+    }
+
+    #[test]
+    fn the_second_volume_is_as_large_as_the_images_own() {
+        assert_eq!(data_size(disk(GIB + 1, &[]).path()).unwrap(), 2);
+        let error = data_size(Path::new("/none/data.img")).unwrap_err();
+        assert!(error.to_string().contains("--data-size"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `bulkhead build`.
 
 use crate::image_choice::ImageChoice;
-use anyhow::{Context, Result};
+use crate::output;
+use anyhow::Result;
 use buildsys::lock::FetchOptions;
 use buildsys::manifest::Name;
 use buildsys::progress::Progress;
@@ -34,8 +35,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let image = image::build(&project, &args.image.request(args.locked), &progress)?;
     if args.json {
-        let text = serde_json::to_string_pretty(&image.description).context("cannot write JSON")?;
-        println!("{text}");
+        output::print_json(&image.description)?;
         return Ok(());
     }
     let state = if image.rebuilt { "built" } else { "up to date" };
@@ -61,8 +61,7 @@ fn build_packages(project: &Project, args: &Args, progress: &Progress) -> Result
             .iter()
             .map(|tree| (tree.name.as_str(), tree.path()))
             .collect();
-        let text = serde_json::to_string_pretty(&folders).context("cannot write JSON")?;
-        println!("{text}");
+        output::print_json(&folders)?;
     } else {
         trees
             .iter()

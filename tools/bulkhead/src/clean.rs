@@ -1,5 +1,6 @@
 //! `bulkhead clean`: removes what a build can make again.
 
+use crate::output;
 use anyhow::{Context, Result};
 use buildsys::progress;
 use buildsys::project::Project;
@@ -41,8 +42,7 @@ pub fn run(args: Args) -> Result<()> {
     let project = Project::find()?;
     let report = clean(&project, args.all)?;
     if args.json {
-        let text = serde_json::to_string_pretty(&report).context("cannot write JSON")?;
-        println!("{text}");
+        output::print_json(&report)?;
         return Ok(());
     }
     for removed in &report.removed {

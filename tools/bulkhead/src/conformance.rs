@@ -1,5 +1,6 @@
 //! `bulkhead conformance`: Kubernetes' own tests against a node.
 
+use crate::output;
 use crate::run::{self, Node};
 use crate::vm;
 use anyhow::{Context, Result, bail, ensure};
@@ -143,7 +144,7 @@ pub fn run(args: Args) -> Result<()> {
     let json = serde_json::to_string_pretty(&results).context("cannot write the results")?;
     fs::write(&path, &json).with_context(|| format!("cannot write {}", path.display()))?;
     if args.json {
-        println!("{json}");
+        output::print_json(&results)?;
     } else {
         print(&results);
     }

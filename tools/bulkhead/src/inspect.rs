@@ -1,7 +1,8 @@
 //! `bulkhead inspect`.
 
 use crate::image_choice::ImageChoice;
-use anyhow::{Context, Result};
+use crate::output;
+use anyhow::Result;
 use buildsys::image::description::Description;
 use buildsys::image::inspect;
 use buildsys::progress;
@@ -26,10 +27,7 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(name) = &args.package {
         let files = inspect::package_files(&project, name, args.image.arch)?;
         if args.json {
-            println!(
-                "{}",
-                serde_json::to_string_pretty(&files).context("cannot write JSON")?
-            );
+            output::print_json(&files)?;
         } else {
             files.iter().for_each(|file| println!("{file}"));
         }
@@ -38,10 +36,7 @@ pub fn run(args: Args) -> Result<()> {
     let variant = args.image.variant(&project);
     let description = inspect::latest(&project, variant, args.image.arch)?;
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&description).context("cannot write JSON")?
-        );
+        output::print_json(&description)?;
     } else {
         print_description(&description);
     }

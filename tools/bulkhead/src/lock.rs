@@ -1,5 +1,6 @@
 //! `bulkhead lock`: which archives the build takes in.
 
+use crate::output;
 use anyhow::{Result, bail};
 use buildsys::fetch::Fetcher;
 use buildsys::lock::{self, Change, Lock, Sources};
@@ -76,7 +77,7 @@ fn report(lock: &Lock, changes: &[Change], json: bool, outcome: &str) -> Result<
             bytes,
             changes,
         };
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        output::print_json(&report)?;
     } else {
         println!(
             "{} {outcome}: {} archives, {} MB",

@@ -15,6 +15,7 @@ mod image_choice;
 mod inspect;
 mod keys;
 mod lock;
+mod output;
 mod run;
 mod scenario;
 mod verify;

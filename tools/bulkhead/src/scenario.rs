@@ -1,5 +1,6 @@
 //! `bulkhead scenario`: boots images and sees whether they do what they should.
 
+use crate::output;
 use crate::vm;
 use anyhow::{Context, Result, bail};
 use buildsys::progress::Progress;
@@ -103,10 +104,7 @@ pub fn run(args: Args) -> Result<()> {
         signals::check,
     )?;
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&summary).context("cannot write the results")?
-        );
+        output::print_json(&summary)?;
     } else {
         print_summary(&summary);
     }
@@ -181,10 +179,7 @@ fn list(json: bool) -> Result<()> {
                 })
             })
             .collect();
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&list).context("cannot write the list")?
-        );
+        output::print_json(&list)?;
     } else {
         for scenario in ALL {
             println!("{}", scenario.name);

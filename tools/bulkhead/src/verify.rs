@@ -1,7 +1,8 @@
 //! `bulkhead verify`.
 
 use crate::image_choice::ImageChoice;
-use anyhow::{Context, Result, bail};
+use crate::output;
+use anyhow::{Result, bail};
 use buildsys::image::verify;
 use buildsys::progress::Progress;
 use buildsys::project::Project;
@@ -22,10 +23,7 @@ pub fn run(args: Args) -> Result<()> {
     let progress = Progress::new();
     let result = verify::verify(&project, &args.image.request(true), &progress)?;
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&result).context("cannot write JSON")?
-        );
+        output::print_json(&result)?;
     } else {
         for file in &result.files {
             println!(

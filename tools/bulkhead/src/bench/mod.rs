@@ -6,6 +6,7 @@ mod builds;
 mod node;
 mod quota;
 
+use crate::output;
 use crate::vm;
 use anyhow::{Context, Result};
 use buildsys::progress::Progress;
@@ -118,10 +119,7 @@ pub fn run(args: Args) -> Result<()> {
     rows.extend(api::measure(&emulation.emulator, &image, &folder)?);
     rows.extend(sizes(&image)?);
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&rows).context("cannot write the table")?
-        );
+        output::print_json(&rows)?;
     } else {
         print(&rows);
     }
