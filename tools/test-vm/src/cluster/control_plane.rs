@@ -256,36 +256,17 @@ impl ControlPlane {
         let [outside] = free_ports()?;
         let config = format!("--kubeconfig={HOME}/{KUBECONFIG}");
         let ports = format!("{outside}:{port}");
-        let mut forward = self.emulator.spawn(Start {
-            folder: &self.folder,
-            readable: &self.programs.binds(&["kubectl"])?,
-            devices: &[],
-            network: self.network,
-            environment: &[("HOME", HOME)],
-            program: &format!("{BIN}/kubectl"),
-            log: "port-forward",
-            arguments: [&config, "port-forward", pod, &ports]
-                .map(OsString::from)
-                .to_vec(),
+        let forward = [&config, "port-forward", pod, &ports];
+        let mut forward = self.beside("kubectl", "port-forward", &forward, |start| {
+            self.emulator.spawn(start)
         })?;
         let url = format!("http://127.0.0.1:{outside}{path}");
+        let wget = ["wget", "-q", "-T", "30", "-O-", &url];
         let started = Instant::now();
         let fetched = loop {
-            let fetched = self.emulator.output(
-                Start {
-                    folder: &self.folder,
-                    readable: &self.programs.binds(&["busybox"])?,
-                    devices: &[],
-                    network: self.network,
-                    environment: &[],
-                    program: &format!("{BIN}/busybox"),
-                    log: "busybox",
-                    arguments: ["wget", "-q", "-T", "30", "-O-", &url]
-                        .map(OsString::from)
-                        .to_vec(),
-                },
-                b"",
-            );
+            let fetched = self.beside("busybox", "busybox", &wget, |start| {
+                self.emulator.output(start, b"")
+            });
             // It says that it listens, which is a line of a log that nobody reads.
             if fetched.is_ok() || started.elapsed() > START_TIME {
                 break fetched;
@@ -339,36 +320,43 @@ impl ControlPlane {
     }
 
     fn kubectl_with(&self, arguments: &[&str], input: &[u8]) -> Result<String> {
-        let mut all = vec![OsString::from(format!("--kubeconfig={HOME}/{KUBECONFIG}"))];
-        all.extend(arguments.iter().map(OsString::from));
-        self.emulator.output(
-            Start {
-                folder: &self.folder,
-                readable: &self.programs.binds(&["kubectl"])?,
-                devices: &[],
-                network: self.network,
-                environment: &[("HOME", HOME)],
-                program: &format!("{BIN}/kubectl"),
-                log: "kubectl",
-                arguments: all,
-            },
-            input,
-        )
+        let config = format!("--kubeconfig={HOME}/{KUBECONFIG}");
+        let arguments = [&[config.as_str()], arguments].concat();
+        self.beside("kubectl", "kubectl", &arguments, |start| {
+            self.emulator.output(start, input)
+        })
     }
 
     fn spawn(&mut self, program: &str, arguments: &[String]) -> Result<()> {
-        let child = self.emulator.spawn(Start {
+        let child = self.beside(program, program, arguments, |start| {
+            self.emulator.spawn(start)
+        })?;
+        self.running.push(child);
+        Ok(())
+    }
+
+    /// Has `run` start a program in the cluster's network and folder, with messages in
+    /// `<log>.log`.
+    fn beside<T>(
+        &self,
+        program: &str,
+        log: &str,
+        arguments: &[impl AsRef<str>],
+        run: impl FnOnce(Start<'_>) -> Result<T>,
+    ) -> Result<T> {
+        run(Start {
             folder: &self.folder,
             readable: &self.programs.binds(&[program])?,
             devices: &[],
             network: self.network,
-            environment: &[],
+            environment: &[("HOME", HOME)],
             program: &format!("{BIN}/{program}"),
-            log: program,
-            arguments: arguments.iter().map(OsString::from).collect(),
-        })?;
-        self.running.push(child);
-        Ok(())
+            log,
+            arguments: arguments
+                .iter()
+                .map(|argument| OsString::from(argument.as_ref()))
+                .collect(),
+        })
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
