@@ -15,6 +15,11 @@ const DEFAULT_UNIT: &str = "80-ethernet.network";
 /// What every network has, for addresses arrive in no other way than was asked.
 const QUIET: &str = "LLDP=no\nEmitLLDP=no\nLLMNR=no\nMulticastDNS=no\n";
 
+/// Addresses that were leased outlive networkd. It stops beside everything else when the
+/// host goes down, and what others still have to say then, such as that they are going
+/// down, must get out; a restart of it must not cut the connections of pods.
+const KEEP: &str = "KeepConfiguration=dynamic-on-stop\n";
+
 /// The files of `configuration`, by name.
 pub fn render(configuration: &Configuration) -> BTreeMap<String, String> {
     let interfaces = configuration.interfaces();
@@ -74,6 +79,7 @@ fn network(interface: &Interface, carries: &[&Name]) -> String {
     };
     let mut lines = format!("DHCP={dhcp}\n");
     if is_used {
+        lines.push_str(KEEP);
         lines.push_str("IPv6AcceptRA=yes\n");
     } else {
         lines.push_str("IPv6AcceptRA=no\nLinkLocalAddressing=no\n");
