@@ -338,6 +338,14 @@ pub const ALL: &[Scenario] = &[
         cluster: true,
         run: scenarios::agents::agents,
     },
+    Scenario {
+        name: "two-nodes",
+        about: "pods of two nodes reach each other and their service, by agents that the cluster brings",
+        tier: Tier::Two,
+        budget: 270.0,
+        cluster: true,
+        run: scenarios::two_nodes::two_nodes,
+    },
 ];
 
 /// The scenario called `name`.

@@ -2,7 +2,7 @@
 
 use super::boot::check_clean;
 use crate::stage::{BOOT, Stage};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +29,11 @@ pub(super) struct Node {
 impl Node {
     /// Everything but the node runs when this returns.
     pub(super) fn new(stage: &Stage<'_>) -> Result<Self> {
+        Self::first_of(stage, 1)
+    }
+
+    /// The same, in a cluster that will have as many as `nodes` of them.
+    pub(super) fn first_of(stage: &Stage<'_>, nodes: u8) -> Result<Self> {
         let parts = stage.cluster()?;
         let setup = stage.setup();
         let network = stage.fresh_folder("network")?;
@@ -38,25 +43,41 @@ impl Node {
             &parts.programs,
             &stage.fresh_folder("cluster")?,
             Place::Network(&network),
-            1,
+            nodes,
         )?;
         let (mut builder, disk) = stage.machine_of(&parts.node, "node")?;
         // Images and pods need some room; the node's data partition grows into it.
         disk.enlarge(DISK_SIZE)?;
         builder.reach = Reach::Shared { network, index: 0 };
         builder.forwards = vec![cluster.plane.kubelet_forward(0)];
-        builder.user_data = Some(
-            format!(
-                "[settings.network]\nhostname = \"{NODE}\"\n{}",
-                cluster.node_settings()
-            )
-            .into_bytes(),
-        );
+        builder.user_data = Some(user_data(&cluster, NODE));
         Ok(Self {
             cluster,
             builder,
             disk: disk.path().to_path_buf(),
         })
+    }
+
+    /// A machine that becomes a further node of the cluster, and its disk.
+    pub(super) fn neighbour(
+        &self,
+        stage: &Stage<'_>,
+        index: u8,
+        name: &str,
+    ) -> Result<(Builder, PathBuf)> {
+        let (mut builder, disk) = stage.machine_of(&stage.cluster()?.node, name)?;
+        disk.enlarge(DISK_SIZE)?;
+        let Reach::Shared { network, .. } = &self.builder.reach else {
+            bail!("a node that is in no network of others has no neighbours");
+        };
+        builder.reach = Reach::Shared {
+            network: Arc::clone(network),
+            index,
+        };
+        builder.forwards = vec![self.cluster.plane.kubelet_forward(index)];
+        builder.neighbours = self.builder.neighbours;
+        builder.user_data = Some(user_data(&self.cluster, name));
+        Ok((builder, disk.path().to_path_buf()))
     }
 
     /// Adds settings of `settings.kubernetes`, tables of TOML among them, to those that
@@ -129,6 +150,12 @@ impl Node {
                 },
             )
     }
+}
+
+/// What makes a machine the node called `name`.
+fn user_data(cluster: &Cluster, name: &str) -> Vec<u8> {
+    let hostname = format!("[settings.network]\nhostname = \"{name}\"\n");
+    (hostname + &cluster.node_settings()).into_bytes()
 }
 
 /// A pod that says hello, and then serves a page.

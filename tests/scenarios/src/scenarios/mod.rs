@@ -13,6 +13,7 @@ pub(crate) mod slots;
 pub(crate) mod state;
 pub(crate) mod storage;
 pub(crate) mod twin;
+pub(crate) mod two_nodes;
 pub(crate) mod user_data;
 
 use anyhow::Result;

@@ -176,18 +176,7 @@ fn service_leads_to_both_pods(pods: &Pods<'_>) -> Result<()> {
         web["status"]["readyReplicas"] == 2
     })?;
     pods.wait_ready("client")?;
-    let service = pods.get(&["service", "web"])?;
-    let address = service["spec"]["clusterIP"].as_str().unwrap_or_default();
-    let url = format!("http://{address}/");
-    let expected: BTreeSet<String> = pods.names("app=web")?.into_iter().collect();
-    let answered = RefCell::new(BTreeSet::new());
-    // Which of them answers is chance, and at first nobody, until kube-proxy is there.
-    pods.until("both have answered", || {
-        let page = pods.exec("client", &["wget", "-q", "-T", "5", "-O-", &url])?;
-        answered.borrow_mut().insert(page.trim().to_string());
-        Ok(*answered.borrow() == expected)
-    })
-    .with_context(|| format!("of the pods {expected:?} there answered {answered:?}"))
+    pods.service_leads_to_all("client", "web")
 }
 
 fn logs_and_ports(pods: &Pods<'_>) -> Result<()> {
@@ -537,6 +526,25 @@ impl<'a> Pods<'a> {
     pub(super) fn exec(&self, pod: &str, command: &[&str]) -> Result<String> {
         let arguments = [&["exec", pod, "--"], command].concat();
         self.node.cluster.plane.kubectl(&arguments)
+    }
+
+    /// Asks the service called `app` from inside the pod `client` until every pod with that
+    /// label has answered with its name.
+    pub(super) fn service_leads_to_all(&self, client: &str, app: &str) -> Result<()> {
+        let service = self.get(&["service", app])?;
+        let address = service["spec"]["clusterIP"].as_str().unwrap_or_default();
+        let url = format!("http://{address}/");
+        let expected: BTreeSet<String> = self.names(&format!("app={app}"))?.into_iter().collect();
+        let answered = RefCell::new(BTreeSet::new());
+        // Which of them answers is chance, and at first nobody, until kube-proxy is there.
+        self.until("all have answered", || {
+            let page = self.exec(client, &["wget", "-q", "-T", "5", "-O-", &url])?;
+            answered.borrow_mut().insert(page.trim().to_string());
+            Ok(*answered.borrow() == expected)
+        })
+        .with_context(|| {
+            format!("{client} asked {url}; of the pods {expected:?} there answered {answered:?}")
+        })
     }
 
     /// Every container that runs, by its pod's name.
