@@ -147,6 +147,7 @@ fn is_signed_module(name: &str, bytes: &[u8]) -> Result<bool> {
 #[derive(Debug, Default)]
 struct Program {
     position_independent: bool,
+    for_arm: bool,
     has_relro: bool,
     binds_now: bool,
     executable_stack: bool,
@@ -162,6 +163,7 @@ impl Program {
         let endian = header.endian()?;
         let mut program = Self {
             position_independent: header.e_type(endian) == elf::ET_DYN,
+            for_arm: header.e_machine(endian) == elf::EM_AARCH64,
             executable_stack: true,
             ..Self::default()
         };
@@ -203,7 +205,9 @@ impl Program {
 
     fn lacks(&self) -> Vec<&'static str> {
         let mut lacking = Vec::new();
-        if !self.position_independent {
+        // Rust links static programs for Arm at a fixed address, whatever it is told.
+        let may_be_fixed = self.for_arm && !self.is_dynamic;
+        if !self.position_independent && !may_be_fixed {
             lacking.push("pie");
         }
         if !self.has_relro {
@@ -374,6 +378,18 @@ mod tests {
         let root = root(&files);
         assert!(faults(&root, &[]).contains("lacks pie"));
         assert!(!faults(&root, &[exception("usr/bin/test", "pie")]).contains("lacks pie"));
+    }
+
+    #[test]
+    fn only_static_programs_for_arm_may_be_at_a_fixed_address() {
+        let fixed = |for_arm, is_dynamic| Program {
+            for_arm,
+            is_dynamic,
+            ..Program::default()
+        };
+        assert!(!fixed(true, false).lacks().contains(&"pie"));
+        assert!(fixed(true, true).lacks().contains(&"pie"));
+        assert!(fixed(false, false).lacks().contains(&"pie"));
     }
 
     #[test]

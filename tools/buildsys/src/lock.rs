@@ -106,8 +106,10 @@ impl LockedArchive {
     }
 }
 
-/// What an archive is there for: images of an architecture (`image-x86_64`), or
-/// a toolchain that runs on one (`sdk-x86_64`).
+/// What an archive is there for: images of an architecture (`image-x86_64`), a
+/// toolchain that runs on one (`sdk-x86_64`), or both at once: the toolchain for
+/// images of one that runs on another (`sdk-for-aarch64-x86_64`), in which what is
+/// not run but linked has a use of its own (`sdk-foreign-aarch64`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Use {
@@ -132,6 +134,16 @@ impl Use {
             set: name.to_string(),
             arch,
         }
+    }
+
+    /// Part of the toolchain `name` for images of `target` that runs on `arch`.
+    pub fn cross_toolchain(name: &str, target: Arch, arch: Arch) -> Self {
+        Self::toolchain(&format!("{name}-for-{target}"), arch)
+    }
+
+    /// What the toolchain `name` has of the architecture that it builds for.
+    pub fn foreign(name: &str, target: Arch) -> Self {
+        Self::toolchain(&format!("{name}-foreign"), target)
     }
 
     /// The architecture.
@@ -289,8 +301,15 @@ impl Lock {
         &self.suites
     }
 
-    /// The archives of a toolchain that runs on `arch`, sorted by name.
-    pub fn toolchain(&self, name: &str, arch: Arch) -> Result<Vec<&LockedArchive>> {
+    /// The archives of a toolchain for images of `target` that runs on `arch`. One that
+    /// has nothing special for the target is the same for all of them.
+    pub fn toolchain(&self, name: &str, target: Arch, arch: Arch) -> Result<Vec<&LockedArchive>> {
+        let cross = Use::cross_toolchain(name, target, arch);
+        if target != arch && self.toolchains.contains_key(&cross) {
+            let mut archives = self.used_for(&cross);
+            archives.extend(self.used_for(&Use::foreign(name, target)));
+            return Ok(archives);
+        }
         let purpose = Use::toolchain(name, arch);
         if !self.toolchains.contains_key(&purpose) {
             bail!("{FILE_NAME} has no toolchain {name} that runs on {arch}; run `bulkhead lock`");

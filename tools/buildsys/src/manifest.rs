@@ -5,7 +5,7 @@
 //! [`Definitions::load`]. Whatever comes after works with definitions that are
 //! known to be complete.
 
-use crate::project::{ByteSize, Project};
+use crate::project::{Arch, ByteSize, Project};
 use anyhow::{Context, Result, bail};
 use config_templates::ConfigFile;
 use serde::Deserialize;
@@ -162,10 +162,10 @@ pub struct DebianOrigin {
 
 impl DebianOrigin {
     /// What is taken on `arch`: Debian package → patterns.
-    pub fn take_on(&self, arch: crate::project::Arch) -> BTreeMap<&str, Vec<String>> {
+    pub fn take_on(&self, arch: Arch) -> BTreeMap<&str, Vec<String>> {
         let special = match arch {
-            crate::project::Arch::X86_64 => &self.take_x86_64,
-            crate::project::Arch::Aarch64 => &self.take_aarch64,
+            Arch::X86_64 => &self.take_x86_64,
+            Arch::Aarch64 => &self.take_aarch64,
         };
         let mut taken: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (name, patterns) in self.take.iter().chain(special) {
@@ -543,9 +543,48 @@ pub struct KernelSection {
     /// What the signed kernel image must stay below, in megabytes of 1,000,000 bytes,
     /// where a kernel with more drivers needs more than others.
     pub image_limit: Option<usize>,
+    /// What only images of one architecture have besides.
+    pub only: BTreeMap<Arch, KernelLists>,
+}
+
+/// The `[only.<architecture>]` table of a kernel section.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct KernelLists {
+    /// See [`KernelSection::arguments`].
+    pub arguments: Vec<String>,
+    /// See [`KernelSection::modules`].
+    pub modules: Vec<String>,
+    /// See [`KernelSection::init_modules`].
+    pub init_modules: Vec<String>,
+    /// See [`KernelSection::image_limit`]; this one counts.
+    pub image_limit: Option<usize>,
+}
+
+impl KernelLists {
+    fn extend(&mut self, more: Self) {
+        self.arguments.extend(more.arguments);
+        self.modules.extend(more.modules);
+        self.init_modules.extend(more.init_modules);
+        self.image_limit = more.image_limit.or(self.image_limit);
+    }
 }
 
 impl KernelSection {
+    /// What images of `arch` have.
+    pub fn lists(&self, arch: Arch) -> KernelLists {
+        let mut lists = KernelLists {
+            arguments: self.arguments.clone(),
+            modules: self.modules.clone(),
+            init_modules: self.init_modules.clone(),
+            image_limit: self.image_limit,
+        };
+        if let Some(only) = self.only.get(&arch) {
+            lists.extend(only.clone());
+        }
+        lists
+    }
+
     /// The lists of the files that it shares and its own, in one.
     fn with_shared(self, place: impl Fn(&str) -> PathBuf) -> Result<Self> {
         let mut whole = Self::default();
@@ -554,6 +593,9 @@ impl KernelSection {
             whole.modules.extend(lists.modules);
             whole.init_modules.extend(lists.init_modules);
             whole.image_limit = lists.image_limit.or(whole.image_limit);
+            for (arch, only) in lists.only {
+                whole.only.entry(arch).or_default().extend(only);
+            }
         };
         for file in &self.shared {
             let path = place(file);

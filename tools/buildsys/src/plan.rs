@@ -52,8 +52,11 @@ impl<'a> Plan<'a> {
             .field("variant", variant.name.as_str())
             .field("arch", arch.as_str())
             .field("version", &project.config.release.version)
-            .field("kernel", format!("{:?}", variant.manifest.kernel))
-            .key("toolchain", &Toolchain::key_of(lock, TOOLCHAIN)?);
+            .field(
+                "kernel",
+                format!("{:?}", variant.manifest.kernel.lists(arch)),
+            )
+            .key("toolchain", &Toolchain::key_of(lock, TOOLCHAIN, arch)?);
         if let Some(size) = variant.manifest.variant.data_volume {
             key = key.field("data-volume", size.0.to_string());
         }

@@ -227,6 +227,24 @@ pub struct ToolchainPackages {
     /// Packages left out though something depends on them.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// What it has besides for images of another architecture than the workstation's.
+    #[serde(default)]
+    pub r#for: BTreeMap<Arch, CrossPackages>,
+}
+
+/// One `[toolchains.<name>.for.<architecture>]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CrossPackages {
+    /// Packages that run on the workstation, such as a compiler.
+    pub packages: Vec<String>,
+    /// Packages left out though something depends on them.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// Packages of the other architecture, such as libraries to link with. What they
+    /// depend on does not come along.
+    #[serde(default)]
+    pub foreign: Vec<String>,
 }
 
 /// The `[go]` table.
@@ -292,6 +310,15 @@ pub enum Arch {
     X86_64,
     /// 64-bit Arm.
     Aarch64,
+}
+
+impl From<Arch> for boot_slots::layout::Architecture {
+    fn from(arch: Arch) -> Self {
+        match arch {
+            Arch::X86_64 => Self::X86_64,
+            Arch::Aarch64 => Self::Aarch64,
+        }
+    }
 }
 
 impl Arch {

@@ -57,12 +57,13 @@ pub struct Toolchain {
 const PATH: &str = "/usr/sbin:/usr/bin";
 
 impl Toolchain {
-    /// The toolchain `name` of `Bulkhead.toml`, fetched and unpacked if it is not
-    /// in the store.
+    /// The toolchain `name` of `Bulkhead.toml` for images of `target`, fetched and
+    /// unpacked if it is not in the store.
     pub fn prepare(
         project: &Project,
         lock: &Lock,
         name: &str,
+        target: Arch,
         store: &Store,
         fetcher: &Fetcher,
         progress: &Progress,
@@ -71,7 +72,9 @@ impl Toolchain {
         if !project.config.toolchains.contains_key(name) {
             bail!("Bulkhead.toml has no [toolchains.{name}]");
         }
-        let archives = lock.toolchain(name, workstation()?).with_context(work)?;
+        let archives = lock
+            .toolchain(name, target, workstation()?)
+            .with_context(work)?;
         let key = key(&archives);
         let entry = match store.get(&key)? {
             Some(entry) => entry,
@@ -101,9 +104,10 @@ impl Toolchain {
         })
     }
 
-    /// The key that the toolchain `name` has, whether or not it is unpacked.
-    pub fn key_of(lock: &Lock, name: &str) -> Result<Key> {
-        Ok(key(&lock.toolchain(name, workstation()?)?))
+    /// The key that the toolchain `name` for images of `target` has, whether or not it
+    /// is unpacked.
+    pub fn key_of(lock: &Lock, name: &str, target: Arch) -> Result<Key> {
+        Ok(key(&lock.toolchain(name, target, workstation()?)?))
     }
 
     /// The workstation's own programs as a toolchain, for tests: nothing of it is

@@ -93,7 +93,7 @@ pub fn run(args: Args) -> Result<()> {
 
     let folder = project.build_dir().join("conformance");
     let _lock = run::claim(&folder)?;
-    let emulation = vm::prepare(&project, &folder, &progress)?;
+    let emulation = vm::prepare(&project, arch, &folder, &progress)?;
     let node = Node::start(&emulation.emulator, programs, &folder)?;
     node.cluster.push_conformance_images()?;
     let mut builder = Builder::new(

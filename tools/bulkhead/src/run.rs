@@ -73,7 +73,6 @@ const SOCKET_PATH_MAX: usize = 107;
 pub fn run(args: Args) -> Result<()> {
     let project = Project::find()?;
     let progress = Progress::new();
-    vm::check_arch(args.arch)?;
     let user_data = match &args.user_data {
         Some(path) => Some(
             fs::read(path)
@@ -95,7 +94,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let folder = project.build_dir().join("run");
     let _lock = claim(&folder)?;
-    let emulation = vm::prepare(&project, &folder, &progress)?;
+    let emulation = vm::prepare(&project, args.arch, &folder, &progress)?;
 
     let mut builder = Builder::new(
         &image,

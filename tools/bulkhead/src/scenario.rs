@@ -27,6 +27,9 @@ pub struct Args {
     /// Run every scenario
     #[arg(long, conflicts_with = "names")]
     all: bool,
+    /// Architecture of the images and of the machines that boot them
+    #[arg(long, default_value = "x86_64")]
+    arch: Arch,
     /// Variant whose image and dev twin are booted, instead of metal-core for the host
     /// by itself and metal-k8s-1.36 for nodes of a cluster
     #[arg(long)]
@@ -48,7 +51,7 @@ pub fn run(args: Args) -> Result<()> {
     let project = Project::find()?;
     let progress = Progress::new();
     let (variant, twin) = vm::pair(&project, args.variant.as_deref().or(Some(HOST_VARIANT)));
-    let arch = Arch::X86_64;
+    let arch = args.arch;
     let variant = vm::image(&project, &variant, arch, !args.no_build, &progress)?;
     let twin = vm::image(&project, &twin, arch, !args.no_build, &progress)?;
     // Kept until the last scenario has run: the store may drop what nobody uses.
@@ -77,7 +80,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let folder = project.build_dir().join("scenarios");
     let _lock = claim(&folder)?;
-    let emulation = vm::prepare(&project, &folder, &progress)?;
+    let emulation = vm::prepare(&project, arch, &folder, &progress)?;
     eprintln!(
         "Acceleration: {} ({})",
         emulation.acceleration, emulation.reason
@@ -128,17 +131,17 @@ fn node_variant(args: &Args) -> &str {
 
 fn node(project: &Project, args: &Args, progress: &Progress) -> Result<PathBuf> {
     let (_, twin) = vm::pair(project, Some(node_variant(args)));
-    vm::image(project, &twin, Arch::X86_64, !args.no_build, progress)
+    vm::image(project, &twin, args.arch, !args.no_build, progress)
 }
 
 /// What builds the node of a cluster as it is on EC2, which few scenarios need.
 fn ec2_node(args: &Args) -> Result<Box<dyn Fn() -> Result<PathBuf>>> {
     let version = vm::kubernetes_of(node_variant(args))?.to_string();
-    let build = !args.no_build;
+    let (arch, build) = (args.arch, !args.no_build);
     Ok(Box::new(move || {
         let project = Project::find()?;
         let (_, twin) = vm::pair(&project, Some(&format!("aws-k8s-{version}")));
-        vm::image(&project, &twin, Arch::X86_64, build, &Progress::new())
+        vm::image(&project, &twin, arch, build, &Progress::new())
     }))
 }
 

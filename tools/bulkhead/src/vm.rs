@@ -34,15 +34,21 @@ pub struct Emulation {
     pub keys: Keys,
 }
 
-/// Gets the emulator toolchain ready, and finds out what it can do here. `scratch`
-/// is a folder for what that leaves.
-pub fn prepare(project: &Project, scratch: &Path, progress: &Progress) -> Result<Emulation> {
+/// Gets the emulator toolchain for machines of `arch` ready, and finds out what it can
+/// do here. `scratch` is a folder for what that leaves.
+pub fn prepare(
+    project: &Project,
+    arch: Arch,
+    scratch: &Path,
+    progress: &Progress,
+) -> Result<Emulation> {
     let lock = Lock::load(project)?;
     let store = Store::open(&project.store_dir(), project.config.store.size_limit.0)?;
     let fetcher = Fetcher::new(project, progress)?;
-    let toolchain = Toolchain::prepare(project, &lock, "emulator", &store, &fetcher, progress)?;
+    let toolchain =
+        Toolchain::prepare(project, &lock, "emulator", arch, &store, &fetcher, progress)?;
     let (root, key) = (toolchain.root().to_path_buf(), toolchain.key().to_string());
-    let emulator = Emulator::new(&root, &key, move || toolchain.sandbox());
+    let emulator = Emulator::new(&root, &key, arch.into(), move || toolchain.sandbox());
     let (acceleration, reason) = Acceleration::detect(&emulator, scratch)?;
     let keys = Keys::load_or_create(&project.keys_dir())?;
     let certificates = Certificates {
@@ -151,14 +157,6 @@ pub fn kubernetes_of(variant: &str) -> Result<&str> {
         format!("{variant} has no Kubernetes: a cluster needs a variant such as metal-k8s-1.36")
     })?;
     Ok(version)
-}
-
-/// Refuses what cannot be emulated yet.
-pub fn check_arch(arch: Arch) -> Result<()> {
-    if arch != Arch::X86_64 {
-        bail!("images for {arch} cannot be booted here yet: the emulator toolchain is for x86_64");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 //! guest really runs under it, else translated (TCG).
 
 use crate::emulator::{Emulator, RUN, Start};
-use crate::machine::QEMU;
+use crate::platform::Platform;
 use anyhow::{Context, Result};
+use boot_slots::layout::Architecture;
 use sandbox::Network;
 use std::fmt;
 use std::fs;
@@ -42,10 +43,10 @@ impl Acceleration {
         }
     }
 
-    pub(crate) fn arguments(self) -> &'static [&'static str] {
+    pub(crate) fn arguments(self, platform: &Platform) -> [&'static str; 4] {
         match self {
-            Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max"],
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", platform.processor],
         }
     }
 
@@ -53,6 +54,10 @@ impl Acceleration {
     /// have one that runs special guests only. So the firmware is started under
     /// it, which has to print something in time.
     pub fn detect(emulator: &Emulator, scratch: &Path) -> Result<(Self, String)> {
+        if emulator.architecture() != Architecture::current() {
+            let reason = "the workstation's processor is of another architecture";
+            return Ok((Self::Tcg, reason.to_string()));
+        }
         if !Path::new(KVM_DEVICE).exists() {
             return Ok((Self::Tcg, format!("there is no {KVM_DEVICE}")));
         }
@@ -85,7 +90,7 @@ fn probe(emulator: &Emulator, scratch: &Path) -> Result<Probe> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let serial = folder.join("serial");
     fs::write(&serial, b"").with_context(|| format!("cannot write {}", serial.display()))?;
-    let code = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
+    let platform = emulator.platform();
     let mut arguments: Vec<String> = Vec::new();
     arguments.extend(
         [
@@ -93,22 +98,19 @@ fn probe(emulator: &Emulator, scratch: &Path) -> Result<Probe> {
             "-no-user-config",
             "-display",
             "none",
-            "-machine",
-            "q35,smm=on",
             "-m",
             "256M",
         ]
         .map(String::from),
     );
-    arguments.extend(
-        Acceleration::Kvm
-            .arguments()
-            .iter()
-            .map(|text| text.to_string()),
-    );
+    let kvm = Acceleration::Kvm.arguments(platform);
+    arguments.extend(platform.machine.iter().chain(&kvm).map(ToString::to_string));
     arguments.extend([
         "-drive".to_string(),
-        format!("if=pflash,unit=0,format=raw,readonly=on,file={code}"),
+        format!(
+            "if=pflash,unit=0,format=raw,readonly=on,file={}",
+            platform.firmware
+        ),
         "-chardev".to_string(),
         format!("file,id=serial,path={RUN}/serial"),
         "-serial".to_string(),
@@ -119,9 +121,9 @@ fn probe(emulator: &Emulator, scratch: &Path) -> Result<Probe> {
         readable: &[],
         devices: Acceleration::Kvm.devices(),
         network: Network::None,
-        program: QEMU,
+        program: platform.program,
         environment: &[],
-        log: QEMU,
+        log: platform.program,
         arguments: arguments.into_iter().map(Into::into).collect(),
     })?;
     let started = Instant::now();

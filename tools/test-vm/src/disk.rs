@@ -106,8 +106,9 @@ impl RawDisk {
 
     /// The partition that has `role`.
     pub fn partition(&self, role: Role) -> Result<&Partition> {
-        // The images that this crate boots are made for the emulated processor.
-        layout::find(&self.table, role, Architecture::X86_64)
+        [Architecture::X86_64, Architecture::Aarch64]
+            .into_iter()
+            .find_map(|architecture| layout::find(&self.table, role, architecture))
             .with_context(|| format!("{} has no partition {}", self.path.display(), role.name()))
     }
 

@@ -1,7 +1,9 @@
 //! Programs of the emulator toolchain, run in its sandbox.
 
+use crate::platform::Platform;
 use crate::process;
 use anyhow::{Context, Result, bail};
+use boot_slots::layout::Architecture;
 use sandbox::{Network, Sandbox, SandboxChild, SandboxCommand, Stdio};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -20,6 +22,7 @@ pub(crate) const IMAGE: &str = "/image";
 pub struct Emulator {
     root: PathBuf,
     key: String,
+    architecture: Architecture,
     sandbox: Arc<dyn Fn() -> Sandbox + Send + Sync>,
     spent: Arc<Mutex<f64>>,
 }
@@ -33,16 +36,18 @@ impl fmt::Debug for Emulator {
 }
 
 impl Emulator {
-    /// The toolchain unpacked at `root`; `key` tells its content from any other's,
-    /// `sandbox` makes a fresh sandbox on it.
+    /// The toolchain for machines of `architecture` unpacked at `root`; `key` tells its
+    /// content from any other's, `sandbox` makes a fresh sandbox on it.
     pub fn new(
         root: &Path,
         key: &str,
+        architecture: Architecture,
         sandbox: impl Fn() -> Sandbox + Send + Sync + 'static,
     ) -> Self {
         Self {
             root: root.to_path_buf(),
             key: key.to_string(),
+            architecture,
             sandbox: Arc::new(sandbox),
             spent: Arc::default(),
         }
@@ -51,6 +56,16 @@ impl Emulator {
     /// What identifies the toolchain's content.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// The kind of machine that it emulates.
+    pub(crate) fn platform(&self) -> &'static Platform {
+        Platform::of(self.architecture)
+    }
+
+    /// The architecture of those machines.
+    pub(crate) fn architecture(&self) -> Architecture {
+        self.architecture
     }
 
     /// Processor seconds of all programs and machines that were run with this and

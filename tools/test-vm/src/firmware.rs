@@ -19,11 +19,10 @@ pub struct Certificates {
 
 /// Owner of our signatures in the firmware's lists. Any constant does.
 const OWNER: &str = "7c3e2c5e-3b0c-4f0a-9d0b-8a9c1e4d5f60";
-const EMPTY_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 /// The store of variables of a firmware that knows no keys: Secure Boot is off.
 pub fn without_keys(emulator: &Emulator) -> Result<PathBuf> {
-    emulator.file(EMPTY_VARIABLES)
+    emulator.file(emulator.platform().variables)
 }
 
 /// The store of variables with Secure Boot on under `certificates`; made once and
@@ -65,7 +64,8 @@ pub fn variables(
         let path = work.join(name);
         fs::write(&path, pem).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    emulator.file(EMPTY_VARIABLES)?;
+    let empty = emulator.platform().variables;
+    emulator.file(empty)?;
     let inside = |name: &str| format!("{RUN}/{name}");
     emulator
         .run(
@@ -73,7 +73,7 @@ pub fn variables(
             "virt-fw-vars",
             &[
                 "--input",
-                EMPTY_VARIABLES,
+                empty,
                 "--output",
                 &inside("variables.fd"),
                 "--set-pk",

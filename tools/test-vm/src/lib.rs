@@ -21,6 +21,7 @@ mod emulator;
 pub mod firmware;
 mod machine;
 mod network;
+mod platform;
 pub mod probe;
 pub mod process;
 mod qmp;

@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 
 /// TCP port inside the guest at which the dev door leads to the API.
 pub const DOOR_PORT: u16 = 7274;
-/// The emulator's program.
-pub(crate) const QEMU: &str = "qemu-system-x86_64";
 
+/// Name of what the emulator itself says, without `.log`.
+const LOG: &str = "qemu";
 const CONSOLE: &str = "console.log";
 const CONTROL: &str = "qmp.sock";
 const API: &str = "api.sock";
@@ -229,9 +229,9 @@ impl Builder {
                 Reach::Shared { network, .. } => network.network(),
                 Reach::Workstation => Network::Host,
             },
-            program: QEMU,
+            program: emulator.platform().program,
             environment: &[],
-            log: QEMU,
+            log: LOG,
             arguments: self.arguments(emulator)?,
         })?;
         let shared = Arc::new(Shared::default());
@@ -350,22 +350,20 @@ impl Builder {
     }
 
     fn arguments(&self, emulator: &Emulator) -> Result<Vec<OsString>> {
-        let code = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
+        let platform = emulator.platform();
+        let code = platform.firmware;
         emulator.file(code)?;
         let mut arguments = Arguments::default();
         arguments.flag("-nodefaults").flag("-no-user-config");
         arguments
             .option("-name", "bulkhead")
             .option("-display", "none");
-        arguments.option("-machine", "q35,smm=on");
-        for argument in self.acceleration.arguments() {
-            arguments.flag(argument);
+        let acceleration = self.acceleration.arguments(platform);
+        for argument in platform.machine.iter().chain(&acceleration) {
+            arguments.flag(*argument);
         }
         arguments.option("-smp", self.cpus.to_string());
         arguments.option("-m", format!("{}M", self.memory));
-        // The firmware keeps its variables where only its own code, running in
-        // system management mode, can write: without that Secure Boot is a show.
-        arguments.option("-global", "driver=cfi.pflash01,property=secure,value=on");
         arguments.option(
             "-drive",
             format!("if=pflash,unit=0,format=raw,readonly=on,file={code}"),
@@ -665,7 +663,7 @@ fn connect(child: &mut SandboxChild, run: &Path, shared: &Arc<Shared>) -> Result
 }
 
 fn last_words(run: &Path) -> String {
-    let log = run.join(format!("{QEMU}.log"));
+    let log = run.join(format!("{LOG}.log"));
     match fs::read_to_string(&log) {
         Ok(text) if !text.trim().is_empty() => text.trim().to_string(),
         _ => format!("it said nothing in {}", log.display()),

@@ -95,10 +95,11 @@ impl Ingredients<'_> {
 
         task.note("signing");
         let signer = self.keys.signer()?;
+        let lists = self.variant.manifest.kernel.lists(self.arch);
         let kernel = KernelImage {
             parts: &parts,
             release: &release,
-            kernel: &self.variant.manifest.kernel,
+            kernel: &lists,
             modules: &modules,
             root: &root,
             root_hash: &verity.root_hash,
@@ -107,7 +108,7 @@ impl Ingredients<'_> {
         };
         let kernel_image = authenticode::sign(&kernel.build()?, &signer)
             .context("cannot sign the unified kernel image")?;
-        let limit = self.variant.manifest.kernel.image_limit;
+        let limit = lists.image_limit;
         check_kernel_image_size(kernel_image.len(), limit.unwrap_or(KERNEL_IMAGE_LIMIT))?;
         write(&out.join("bulkhead.efi"), &kernel_image)?;
 
@@ -184,7 +185,7 @@ impl Ingredients<'_> {
         };
         let modules = ModuleIndex::parse(&read("modules.dep")?, &read("modules.builtin")?)
             .context("cannot read what depmod has found")?;
-        let wanted = modules.select(&self.variant.manifest.kernel.modules)?;
+        let wanted = modules.select(&self.variant.manifest.kernel.lists(self.arch).modules)?;
         let prefix = folder.clone();
         root.remove(|path| match path.strip_prefix(&prefix) {
             Some(rest) => rest.contains(".ko") && !wanted.contains(rest),
@@ -410,10 +411,7 @@ impl Ingredients<'_> {
 
     fn write_disk(&self, path: &Path, esp: &[u8], erofs: &Path, verity: &[u8]) -> Result<()> {
         let options = disk::Options {
-            architecture: match self.arch {
-                Arch::X86_64 => layout::Architecture::X86_64,
-                Arch::Aarch64 => layout::Architecture::Aarch64,
-            },
+            architecture: self.arch.into(),
             data_size: layout::DATA_SIZE_MIN,
         };
         let parts = [

@@ -55,12 +55,6 @@ pub struct Image {
 
 /// Builds the image, or finds that it is there already.
 pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> Result<Image> {
-    if request.arch != Arch::X86_64 {
-        bail!(
-            "images for {} cannot be built yet: the lock covers them, the toolchain does not",
-            request.arch
-        );
-    }
     let definitions = Definitions::load(project)?;
     let name = request
         .variant

@@ -1,9 +1,10 @@
 use super::*;
 use crate::fetch::Fetcher;
 use crate::fetch::server::{Fault, Server};
-use crate::fetch::tests::project;
+use crate::fetch::tests::{CONFIG, project};
 use crate::mirror::Mirrors;
 use crate::progress::Progress;
+use crate::project::Config;
 use deb::testing::{TestKey, compress};
 use std::time::Duration;
 
@@ -309,12 +310,65 @@ fn everything_asked_for_is_locked() {
         "kernel-1.0-amd64"
     );
     assert!(text_of(lock.package("kernel-amd64", Arch::Aarch64)).contains("run `bulkhead lock`"));
-    assert_eq!(lock.toolchain("sdk", Arch::X86_64).unwrap().len(), 3);
-    assert!(text_of(lock.toolchain("sdk", Arch::Aarch64)).contains("no toolchain sdk"));
+    let x86 = Arch::X86_64;
+    assert_eq!(lock.toolchain("sdk", x86, x86).unwrap().len(), 3);
+    assert!(text_of(lock.toolchain("sdk", x86, Arch::Aarch64)).contains("no toolchain sdk"));
     // Nothing moved but the date: nothing is written, nothing is said.
     setting.publish(&FIRST, NOW - DAY);
     assert_eq!(setting.lock_all().unwrap(), (lock.clone(), Vec::new()));
     assert_eq!(Lock::load(&setting.project()).unwrap(), lock);
+}
+
+/// A toolchain for images of another architecture has what the plain one has, its own
+/// programs with what they depend on, and libraries of that architecture without.
+#[test]
+fn a_toolchain_may_have_more_for_another_architecture() {
+    let mut offered = FIRST.to_vec();
+    offered.extend([
+        "cross 1 trixie amd64; needs: cross-base",
+        "cross-base 1 trixie amd64",
+        "std 2 trixie-backports arm64; needs: nothing-there-is",
+        "std 2 trixie-backports amd64",
+    ]);
+    let setting = Setting::new(&offered);
+    let mut project = setting.project();
+    let table = "[toolchains.sdk.for.aarch64]\n\
+                 packages = ['cross']\nforeign = ['std/trixie-backports']\n";
+    project.config = Config::parse(&format!("{CONFIG}{table}")).unwrap();
+    let lock = lock_all(&project, &setting.sources(), &Progress::silent())
+        .unwrap()
+        .0;
+    check(&project, &lock).unwrap();
+    let names = |target| -> Vec<String> {
+        lock.toolchain("sdk", target, Arch::X86_64)
+            .unwrap()
+            .into_iter()
+            .map(|archive| format!("{}:{}", archive.name, archive.architecture))
+            .collect()
+    };
+    assert_eq!(
+        names(Arch::X86_64),
+        ["base:amd64", "helper:all", "tool:amd64"]
+    );
+    assert_eq!(
+        names(Arch::Aarch64),
+        [
+            "base:amd64",
+            "cross:amd64",
+            "cross-base:amd64",
+            "helper:all",
+            "tool:amd64",
+            "std:arm64",
+        ]
+    );
+    // A lock without it is not complete.
+    let before = setting.lock_all().unwrap().0;
+    let lacks = text_of(check(&project, &before));
+    assert!(lacks.contains("sdk-for-aarch64-x86_64"), "{lacks}");
+    assert!(
+        lacks.contains("std/trixie-backports for sdk-foreign-aarch64"),
+        "{lacks}"
+    );
 }
 
 #[test]
@@ -504,7 +558,7 @@ fn what_definitions_add_is_locked_and_the_rest_stays() {
     let error = text_of(check(&project, &lock));
     assert!(error.contains("base for image-x86_64"), "{error}");
     assert!(
-        error.contains("packages/p/package.toml takes files from"),
+        error.contains("packages/p/package.toml asks for"),
         "{error}"
     );
     let load = |locked: bool| {

@@ -10,6 +10,7 @@ use crate::fetch::Fetcher;
 use crate::progress::Progress;
 use crate::project::{Arch, Project};
 use crate::resolve::{Offer, Request, Universe, dependencies, is_backports};
+use crate::sdk;
 use anyhow::{Context, Result, bail};
 use globset::Glob;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ pub struct FetchOptions {
 /// What a build needs to have in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want<'a> {
-    /// All archives of a toolchain that runs on an architecture.
+    /// All archives of a toolchain for images of an architecture.
     Toolchain(&'a str, Arch),
     /// A Debian package for images of an architecture.
     Package(&'a str, Arch),
@@ -198,7 +199,9 @@ fn archives_of<'a>(lock: &'a Lock, wants: &[Want<'_>]) -> Result<Vec<&'a LockedA
     let mut found: Vec<&LockedArchive> = Vec::new();
     for want in wants {
         match *want {
-            Want::Toolchain(name, arch) => found.extend(lock.toolchain(name, arch)?),
+            Want::Toolchain(name, target) => {
+                found.extend(lock.toolchain(name, target, sdk::workstation()?)?);
+            }
             Want::Package(name, arch) => found.push(lock.package(name, arch)?),
         }
     }
@@ -321,7 +324,7 @@ impl Solver<'_> {
                 .package(purpose, request, asked.follow.as_deref())
                 .with_context(|| {
                     format!(
-                        "cannot lock {request} for {purpose}, which {} takes files from",
+                        "cannot lock {request} for {purpose}, which {} asks for",
                         asked.by.join(", ")
                     )
                 })?;

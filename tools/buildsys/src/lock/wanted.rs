@@ -49,18 +49,30 @@ impl Wanted {
             }
         }
         // Toolchains run on the workstation, and only x86_64 ones are supported.
-        let toolchains = project
-            .config
-            .toolchains
-            .iter()
-            .map(|(name, toolchain)| {
+        let workstation = Arch::X86_64;
+        let mut toolchains = BTreeMap::new();
+        for (name, toolchain) in &project.config.toolchains {
+            let asked = LockedToolchain {
+                packages: sorted(&toolchain.packages),
+                exclude: sorted(&toolchain.exclude),
+            };
+            toolchains.insert(Use::toolchain(name, workstation), asked);
+            for (target, cross) in &toolchain.r#for {
                 let asked = LockedToolchain {
-                    packages: sorted(&toolchain.packages),
-                    exclude: sorted(&toolchain.exclude),
+                    packages: sorted(&[&toolchain.packages[..], &cross.packages].concat()),
+                    exclude: sorted(&[&toolchain.exclude[..], &cross.exclude].concat()),
                 };
-                (Use::toolchain(name, Arch::X86_64), asked)
-            })
-            .collect();
+                toolchains.insert(Use::cross_toolchain(name, *target, workstation), asked);
+                for text in &cross.foreign {
+                    let table = format!("[toolchains.{name}.for.{target}] of Bulkhead.toml");
+                    let request: Request = text
+                        .parse()
+                        .with_context(|| format!("{table} asks for {text:?}"))?;
+                    let key = (Use::foreign(name, *target), request);
+                    packages.entry(key).or_default().by.push(table);
+                }
+            }
+        }
         Ok(Self {
             toolchains,
             packages,
@@ -80,7 +92,7 @@ impl Wanted {
             .filter(|((purpose, request), _)| !is_locked(lock, purpose, request))
             .map(|((purpose, request), asked)| {
                 format!(
-                    "{request} for {purpose}, which {} takes files from",
+                    "{request} for {purpose}, which {} asks for",
                     asked.by.join(", ")
                 )
             });

@@ -14,7 +14,7 @@ use crate::project::{Arch, Project};
 use crate::recipe::cargo::{self, ProgramSet, Source};
 use crate::recipe::go::{self, GoPrograms};
 use crate::recipe::{debian, files};
-use crate::sdk::{self, Toolchain};
+use crate::sdk::Toolchain;
 use crate::store::{Entry, Key, KeyBuilder, Store};
 use anyhow::{Context, Result};
 use oci_image::{Architecture, Config, Image, Layer};
@@ -92,7 +92,7 @@ impl<'a> Packages<'a> {
         for set in cargo::program_sets(definitions) {
             if wanted(&set) {
                 let source = set.source(definitions.workspace()?)?;
-                let key = set.key(&source, &Toolchain::key_of(lock, TOOLCHAIN)?, arch);
+                let key = set.key(&source, &Toolchain::key_of(lock, TOOLCHAIN, arch)?, arch);
                 programs.push(PlannedPrograms { set, source, key });
             }
         }
@@ -168,8 +168,11 @@ impl<'a> Packages<'a> {
             }
         }
         for name in toolchains {
-            if store.get(&Toolchain::key_of(lock, name)?)?.is_none() {
-                wanted.push(Want::Toolchain(name, sdk::workstation()?));
+            if store
+                .get(&Toolchain::key_of(lock, name, self.arch)?)?
+                .is_none()
+            {
+                wanted.push(Want::Toolchain(name, self.arch));
             }
         }
         let changes =
@@ -196,8 +199,9 @@ impl<'a> Packages<'a> {
             go_programs: Mutex::new(vec![None; self.packages.len()]),
             trees: Mutex::new(vec![None; self.packages.len()]),
         };
-        let prepare =
-            |name: &'static str| Toolchain::prepare(project, lock, name, store, &fetcher, progress);
+        let prepare = |name: &'static str| {
+            Toolchain::prepare(project, lock, name, self.arch, store, &fetcher, progress)
+        };
 
         // Toolchains come first, then programs; packages come after, and wait only for
         // programs they have.
@@ -372,7 +376,7 @@ impl<'a> PlannedPackage<'a> {
         }
         let mut go = None;
         if let Some(programs) = GoPrograms::read(project, package, arch)? {
-            let own = programs.key(&Toolchain::key_of(lock, go::TOOLCHAIN)?)?;
+            let own = programs.key(&Toolchain::key_of(lock, go::TOOLCHAIN, arch)?)?;
             key = key.key("go", &own);
             go = Some((programs, own));
         }

@@ -3,8 +3,8 @@
 //! No compiled standard library for firmware is packaged, so `core` and `alloc`
 //! are compiled from the toolchain's `rust-src` along with the program. That is
 //! an unstable feature of cargo; the toolchain is locked, so that it is as stable
-//! as the lock. Cargo makes a static library, and binutils' linker an EFI program
-//! of it: the linker that rustc would use brings a second LLVM.
+//! as the lock. Cargo makes a static library, and a linker an EFI program of it: that
+//! of binutils where it can, for the one that rustc would use brings a second LLVM.
 //!
 //! Such a program has no dependencies (see `sources/boot-fallback/Cargo.toml`).
 
@@ -66,13 +66,9 @@ pub fn build(
 }
 
 fn compile(context: &JobContext, sandbox: &Sandbox, name: &str, arch: Arch) -> Result<()> {
-    let (triple, linker, emulation) = match (arch, crate::sdk::workstation()?) {
-        (Arch::X86_64, Arch::X86_64) => ("x86_64-unknown-uefi", "ld", "i386pep"),
-        (Arch::X86_64, Arch::Aarch64) => ("x86_64-unknown-uefi", "x86_64-linux-gnu-ld", "i386pep"),
-        (Arch::Aarch64, Arch::Aarch64) => ("aarch64-unknown-uefi", "ld", "arm64pe"),
-        (Arch::Aarch64, Arch::X86_64) => {
-            ("aarch64-unknown-uefi", "aarch64-linux-gnu-ld", "arm64pe")
-        }
+    let triple = match arch {
+        Arch::X86_64 => "x86_64-unknown-uefi",
+        Arch::Aarch64 => "aarch64-unknown-uefi",
     };
     let replacement = format!("source.toolchain.directory=\"{VENDORED}\"");
     let cargo = sandbox
@@ -104,20 +100,43 @@ fn compile(context: &JobContext, sandbox: &Sandbox, name: &str, arch: Arch) -> R
     )?;
     let library = format!("/target/{triple}/release/lib{}.a", name.replace('-', "_"));
     let program = format!("/target/{name}.efi");
-    let link = sandbox.clone().command(
-        linker,
-        [
-            "-m",
-            emulation,
-            "--subsystem=10", // EFI application
-            "--entry=efi_main",
-            "--gc-sections",
-            "--strip-all",
-            "--no-insert-timestamp",
-            "-o",
-            &program,
-            &library,
-        ],
-    );
+    let (linker, arguments) = linking(arch, &program, &library);
+    let link = sandbox.clone().command(linker, arguments);
     run_logged(&format!("link {name}"), link, context.log())
+}
+
+/// The linker, and what it is told. That of binutils makes no EFI programs for Arm.
+fn linking<'a>(arch: Arch, program: &'a str, library: &'a str) -> (&'static str, Vec<&'a str>) {
+    match arch {
+        Arch::X86_64 => (
+            "ld",
+            vec![
+                "-m",
+                "i386pep",
+                "--subsystem=10", // EFI application
+                "--entry=efi_main",
+                "--gc-sections",
+                "--strip-all",
+                "--no-insert-timestamp",
+                "-o",
+                program,
+                library,
+            ],
+        ),
+        Arch::Aarch64 => (
+            "ld.lld",
+            vec![
+                "-m",
+                "arm64pe",
+                "--subsystem=efi_application",
+                "--entry=efi_main",
+                "--gc-sections",
+                "--strip-all",
+                "--no-insert-timestamp",
+                "-o",
+                program,
+                library,
+            ],
+        ),
+    }
 }

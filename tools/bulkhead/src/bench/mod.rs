@@ -105,7 +105,7 @@ pub fn run(args: Args) -> Result<()> {
         store::remove_tree(&builds)?;
     }
     let image = vm::image(&project, &twin, Arch::X86_64, !args.no_build, &progress)?;
-    let emulation = vm::prepare(&project, &folder, &progress)?;
+    let emulation = vm::prepare(&project, Arch::X86_64, &folder, &progress)?;
     eprintln!(
         "Acceleration: {} ({})",
         emulation.acceleration, emulation.reason
