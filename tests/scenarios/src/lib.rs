@@ -342,7 +342,7 @@ pub const ALL: &[Scenario] = &[
         name: "two-nodes",
         about: "pods of two nodes reach each other and their service, by agents that the cluster brings",
         tier: Tier::Two,
-        budget: 270.0,
+        budget: 400.0,
         cluster: true,
         run: scenarios::two_nodes::two_nodes,
     },
