@@ -3,9 +3,12 @@
 use crate::vm::{self, ClusterPrograms};
 use anyhow::{Context, Result, bail};
 use buildsys::image::content::{DATA_VOLUME, lay_over};
+use buildsys::lock::FetchOptions;
+use buildsys::manifest::Name;
+use buildsys::package::{self, PackageTree};
 use buildsys::progress::Progress;
 use buildsys::project::{Arch, Project};
-use buildsys::{signals, store};
+use buildsys::{sdk, signals, store};
 use settings::{Platform, Variant};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -92,6 +95,14 @@ pub fn run(args: Args) -> Result<()> {
         )?),
         false => None,
     };
+    // Built before the machine takes the processors, and kept as long as it runs.
+    let command = match &args.exec {
+        Some(command) => {
+            let apiclient = Apiclient::for_workstation(&project, &image, args.arch, &progress)?;
+            Some((command, apiclient))
+        }
+        None => None,
+    };
     let folder = project.build_dir().join("run");
     let _lock = claim(&folder)?;
     let emulation = vm::prepare(&project, args.arch, &folder, &progress)?;
@@ -145,13 +156,13 @@ pub fn run(args: Args) -> Result<()> {
     }
     signals::end_gently();
     let machine = builder.start(&emulation.emulator)?;
-    match &args.exec {
+    match &command {
         None => {
             eprintln!("Ctrl-C powers it off.");
             watch(machine, node)
         }
-        Some(command) => {
-            let status = execute(machine, node, &folder, &image, command)?;
+        Some((command, apiclient)) => {
+            let status = execute(machine, node, &folder, apiclient.folder(), command)?;
             // The status is what was asked for; what it means is the caller's.
             std::process::exit(exit_code(status))
         }
@@ -208,26 +219,61 @@ fn watch(mut machine: Machine, mut node: Option<Node>) -> Result<()> {
     Ok(())
 }
 
+/// An apiclient that runs on the workstation.
+enum Apiclient {
+    /// The one that lies beside the image, in this folder.
+    OfImage(PathBuf),
+    /// One that was built for it, since the image is for another architecture.
+    Built(PackageTree),
+}
+
+impl Apiclient {
+    fn for_workstation(
+        project: &Project,
+        image: &Path,
+        arch: Arch,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let workstation = sdk::workstation()?;
+        if arch == workstation {
+            let file = image.join("apiclient");
+            if !file.is_file() {
+                bail!("the image has no {}", file.display());
+            }
+            return Ok(Self::OfImage(image.to_path_buf()));
+        }
+        let name = Name::try_from("apiclient".to_string()).map_err(anyhow::Error::msg)?;
+        let options = FetchOptions::default();
+        package::build(project, &[name], workstation, options, progress)?
+            .pop()
+            .map(Self::Built)
+            .context("the package apiclient was not built")
+    }
+
+    fn folder(&self) -> PathBuf {
+        match self {
+            Self::OfImage(folder) => folder.clone(),
+            Self::Built(tree) => tree.path().join("usr/bin"),
+        }
+    }
+}
+
 /// Runs the user's command on a machine that is up. The console goes to standard
 /// error, since standard output is the command's.
 fn execute(
     mut machine: Machine,
     mut node: Option<Node>,
     folder: &Path,
-    image: &Path,
+    apiclient: PathBuf,
     command: &OsString,
 ) -> Result<ExitStatus> {
-    let apiclient = image.join("apiclient");
-    if !apiclient.is_file() {
-        bail!("the image has no {}", apiclient.display());
-    }
     let mut console = Console::default();
     wait_until_up(&mut machine, node.as_mut(), &mut console)?;
     let socket = ShortPath::to(&folder.join("api.sock"))?;
     let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
     let shell = shell.unwrap_or_else(|| "/bin/sh".into());
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders = vec![image.to_path_buf()];
+    let mut folders = vec![apiclient];
     let mut shell_command = Command::new(&shell);
     if let Some(node) = &node {
         folders.push(node.kubectl_folder()?);
