@@ -543,60 +543,46 @@ pub struct KernelSection {
     /// What the signed kernel image must stay below, in megabytes of 1,000,000 bytes,
     /// where a kernel with more drivers needs more than others.
     pub image_limit: Option<usize>,
-    /// What only images of one architecture have besides.
-    pub only: BTreeMap<Arch, KernelLists>,
+    /// The same lists, of images of one architecture alone.
+    pub only: BTreeMap<Arch, KernelSection>,
 }
 
-/// The `[only.<architecture>]` table of a kernel section.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct KernelLists {
-    /// See [`KernelSection::arguments`].
-    pub arguments: Vec<String>,
-    /// See [`KernelSection::modules`].
-    pub modules: Vec<String>,
-    /// See [`KernelSection::init_modules`].
-    pub init_modules: Vec<String>,
-    /// See [`KernelSection::image_limit`]; this one counts.
-    pub image_limit: Option<usize>,
-}
+impl KernelSection {
+    /// What images of `arch` have.
+    pub fn lists(&self, arch: Arch) -> Self {
+        let mut lists = self.clone();
+        if let Some(only) = lists.only.remove(&arch) {
+            lists.extend(only);
+        }
+        lists.only.clear();
+        lists
+    }
 
-impl KernelLists {
+    /// Takes the lists of another one after those here.
     fn extend(&mut self, more: Self) {
         self.arguments.extend(more.arguments);
         self.modules.extend(more.modules);
         self.init_modules.extend(more.init_modules);
         self.image_limit = more.image_limit.or(self.image_limit);
-    }
-}
-
-impl KernelSection {
-    /// What images of `arch` have.
-    pub fn lists(&self, arch: Arch) -> KernelLists {
-        let mut lists = KernelLists {
-            arguments: self.arguments.clone(),
-            modules: self.modules.clone(),
-            init_modules: self.init_modules.clone(),
-            image_limit: self.image_limit,
-        };
-        if let Some(only) = self.only.get(&arch) {
-            lists.extend(only.clone());
+        for (arch, only) in more.only {
+            self.only.entry(arch).or_default().extend(only);
         }
-        lists
+    }
+
+    /// Refuses an architecture's lists with more than lists in them.
+    fn check(&self) -> Result<()> {
+        for (arch, only) in &self.only {
+            if !only.shared.is_empty() || !only.only.is_empty() {
+                bail!("`only.{arch}` may have lists and nothing else");
+            }
+        }
+        Ok(())
     }
 
     /// The lists of the files that it shares and its own, in one.
     fn with_shared(self, place: impl Fn(&str) -> PathBuf) -> Result<Self> {
+        self.check()?;
         let mut whole = Self::default();
-        let mut add = |lists: Self| {
-            whole.arguments.extend(lists.arguments);
-            whole.modules.extend(lists.modules);
-            whole.init_modules.extend(lists.init_modules);
-            whole.image_limit = lists.image_limit.or(whole.image_limit);
-            for (arch, only) in lists.only {
-                whole.only.entry(arch).or_default().extend(only);
-            }
-        };
         for file in &self.shared {
             let path = place(file);
             let text = fs::read_to_string(&path)
@@ -606,9 +592,12 @@ impl KernelSection {
             if !lists.shared.is_empty() {
                 bail!("{} shares others: only a variant may", path.display());
             }
-            add(lists);
+            lists
+                .check()
+                .with_context(|| format!("{} is not valid", path.display()))?;
+            whole.extend(lists);
         }
-        add(self);
+        whole.extend(self);
         Ok(whole)
     }
 }
@@ -1186,6 +1175,43 @@ mod tests {
     }
 
     #[test]
+    fn a_variant_cannot_share_for_one_architecture_alone() {
+        let variant = "[variant]\nname = \"v\"\ndescription = \"d\"\n\
+                       [kernel.only.aarch64]\nshared = [\"shared/a.toml\"]\n";
+        let error = format!(
+            "{:#}",
+            load(&[("variants/v/variant.toml", variant)]).err().unwrap()
+        );
+        assert!(
+            error.contains("the kernel of the variant v: `only.aarch64` may have lists"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_kernel_of_one_architecture_has_lists_of_its_own_last() {
+        let kernel: KernelSection = toml::from_str(
+            "arguments = ['a']\nmodules = ['m']\nimage-limit = 24\n\
+             [only.x86_64]\nmodules = ['intel']\ninit-modules = ['first']\n\
+             [only.aarch64]\narguments = ['serial']\nimage-limit = 40\n",
+        )
+        .unwrap();
+        let shared = "modules = ['s']\n[only.x86_64]\nmodules = ['shared']\n";
+        let mut whole: KernelSection = toml::from_str(shared).unwrap();
+        whole.extend(kernel);
+        let [x86, arm] = [Arch::X86_64, Arch::Aarch64].map(|arch| whole.lists(arch));
+        assert_eq!(x86.modules, ["s", "m", "shared", "intel"]);
+        assert_eq!(x86.init_modules, ["first"]);
+        assert_eq!(
+            (x86.arguments, x86.image_limit),
+            (vec!["a".into()], Some(24))
+        );
+        assert_eq!(arm.modules, ["s", "m"]);
+        assert_eq!(arm.arguments, ["a", "serial"]);
+        assert_eq!(arm.image_limit, Some(40));
+    }
+
+    #[test]
     fn lists_of_the_kernel_that_are_shared_come_first() {
         let variant = "[variant]\nname = \"v\"\ndescription = \"d\"\n[kernel]\nshared = [\"shared/a.toml\"]\n\
                        arguments = [\"own\"]\ninit-modules = [\"last\"]\n";
@@ -1211,6 +1237,14 @@ mod tests {
         for (text, reason) in [
             ("modules = 1", "shared/a.toml is not valid"),
             ("shared = [\"shared/a.toml\"]", "only a variant may"),
+            (
+                "[only.aarch64]\nshared = [\"shared/a.toml\"]",
+                "`only.aarch64` may have lists and nothing else",
+            ),
+            (
+                "[only.aarch64.only.x86_64]\nmodules = [\"m\"]",
+                "`only.aarch64` may have lists and nothing else",
+            ),
             ("moduls = []", "unknown field"),
         ] {
             let error = load(&[

@@ -325,11 +325,6 @@ impl Arch {
     /// All architectures that images are built for.
     pub const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
 
-    /// The architecture of the workstation that this program runs on.
-    pub fn of_workstation() -> Result<Self> {
-        std::env::consts::ARCH.parse()
-    }
-
     /// Its name in paths, manifests and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {

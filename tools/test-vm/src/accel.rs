@@ -2,6 +2,7 @@
 //! guest really runs under it, else translated (TCG).
 
 use crate::emulator::{Emulator, RUN, Start};
+use crate::machine::LOG;
 use crate::platform::Platform;
 use anyhow::{Context, Result};
 use boot_slots::layout::Architecture;
@@ -123,7 +124,7 @@ fn probe(emulator: &Emulator, scratch: &Path) -> Result<Probe> {
         network: Network::None,
         program: platform.program,
         environment: &[],
-        log: platform.program,
+        log: LOG,
         arguments: arguments.into_iter().map(Into::into).collect(),
     })?;
     let started = Instant::now();

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 pub const DOOR_PORT: u16 = 7274;
 
 /// Name of what the emulator itself says, without `.log`.
-const LOG: &str = "qemu";
+pub(crate) const LOG: &str = "qemu";
 const CONSOLE: &str = "console.log";
 const CONTROL: &str = "qmp.sock";
 const API: &str = "api.sock";

@@ -36,7 +36,7 @@ const X86_64: Platform = Platform {
 const AARCH64: Platform = Platform {
     program: "qemu-system-aarch64",
     machine: &["-machine", "virt,gic-version=3"],
-    // The newest ones sign pointers, which takes the emulator longer than all the rest.
+    // One without the signing of pointers, which newer ones have and emulators are slow at.
     processor: "neoverse-n1",
     firmware: "/usr/share/AAVMF/AAVMF_CODE.secboot.fd",
     variables: "/usr/share/AAVMF/AAVMF_VARS.fd",

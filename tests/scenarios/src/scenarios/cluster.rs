@@ -45,16 +45,12 @@ impl Node {
             Place::Network(&network),
             nodes,
         )?;
-        let (mut builder, disk) = stage.machine_of(&parts.node, "node")?;
-        // Images and pods need some room; the node's data partition grows into it.
-        disk.enlarge(DISK_SIZE)?;
-        builder.reach = Reach::Shared { network, index: 0 };
-        builder.forwards = vec![cluster.plane.kubelet_forward(0)];
-        builder.user_data = Some(user_data(&cluster, NODE));
+        let (mut builder, disk) = machine(stage, &cluster, network, 0, NODE)?;
+        builder.neighbours = nodes > 1;
         Ok(Self {
             cluster,
             builder,
-            disk: disk.path().to_path_buf(),
+            disk,
         })
     }
 
@@ -65,19 +61,13 @@ impl Node {
         index: u8,
         name: &str,
     ) -> Result<(Builder, PathBuf)> {
-        let (mut builder, disk) = stage.machine_of(&stage.cluster()?.node, name)?;
-        disk.enlarge(DISK_SIZE)?;
         let Reach::Shared { network, .. } = &self.builder.reach else {
             bail!("a node that is in no network of others has no neighbours");
         };
-        builder.reach = Reach::Shared {
-            network: Arc::clone(network),
-            index,
-        };
-        builder.forwards = vec![self.cluster.plane.kubelet_forward(index)];
+        let network = Arc::clone(network);
+        let (mut builder, disk) = machine(stage, &self.cluster, network, index, name)?;
         builder.neighbours = self.builder.neighbours;
-        builder.user_data = Some(user_data(&self.cluster, name));
-        Ok((builder, disk.path().to_path_buf()))
+        Ok((builder, disk))
     }
 
     /// Adds settings of `settings.kubernetes`, tables of TOML among them, to those that
@@ -152,10 +142,23 @@ impl Node {
     }
 }
 
-/// What makes a machine the node called `name`.
-fn user_data(cluster: &Cluster, name: &str) -> Vec<u8> {
+/// A machine that becomes the node called `name`, the one with this `index` in the
+/// network, and its disk.
+fn machine(
+    stage: &Stage<'_>,
+    cluster: &Cluster,
+    network: Arc<TestNetwork>,
+    index: u8,
+    name: &str,
+) -> Result<(Builder, PathBuf)> {
+    let (mut builder, disk) = stage.machine_of(&stage.cluster()?.node, name)?;
+    // Images and pods need some room; the node's data partition grows into it.
+    disk.enlarge(DISK_SIZE)?;
+    builder.reach = Reach::Shared { network, index };
+    builder.forwards = vec![cluster.plane.kubelet_forward(index)];
     let hostname = format!("[settings.network]\nhostname = \"{name}\"\n");
-    (hostname + &cluster.node_settings()).into_bytes()
+    builder.user_data = Some((hostname + &cluster.node_settings()).into_bytes());
+    Ok((builder, disk.path().to_path_buf()))
 }
 
 /// A pod that says hello, and then serves a page.

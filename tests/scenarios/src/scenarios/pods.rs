@@ -145,7 +145,8 @@ pub(crate) fn pods(stage: &mut Stage<'_>) -> Result<()> {
     check_journal(&stage.journal(&RawDisk::open(&node.disk)?)?)
 }
 
-const WEB: &str = r#"apiVersion: apps/v1
+/// Two pods that serve their names, and a service before them.
+pub(super) const WEB: &str = r#"apiVersion: apps/v1
 kind: Deployment
 metadata: { name: web }
 spec:

@@ -2,7 +2,7 @@
 
 use super::boot::check_clean;
 use super::cluster::Node;
-use super::pods::Pods;
+use super::pods::{Pods, WEB};
 use crate::stage::{BOOT, Stage};
 use anyhow::{Context, Result, ensure};
 use std::cell::RefCell;
@@ -13,40 +13,20 @@ use test_vm::disk::RawDisk;
 /// The second node's name, by which the network of pods knows its number.
 const SECOND: &str = "node-2";
 
-/// A pod on each node that serves its name, and a service before both.
-const PEERS: &str = r#"apiVersion: apps/v1
-kind: DaemonSet
-metadata: { name: peer }
-spec:
-  selector: { matchLabels: { app: peer } }
-  template:
-    metadata: { labels: { app: peer } }
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: peer
-        image: IMAGE
-        args:
-        - -c
-        - trap exit TERM; cp /proc/sys/kernel/hostname /tmp/index.html; httpd -f -p 8080 -h /tmp & wait
-        readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 }
----
-apiVersion: v1
-kind: Service
-metadata: { name: peer }
-spec:
-  selector: { app: peer }
-  ports: [{ port: 80, targetPort: 8080 }]
-"#;
+/// The pods that serve their names, one on each node.
+fn one_on_each_node(image: &str) -> String {
+    WEB.replace("kind: Deployment", "kind: DaemonSet")
+        .replace("  replicas: 2\n", "")
+        .replace("IMAGE", image)
+}
 
 /// A pod on each of two nodes: they reach each other, and both are behind their service,
 /// whichever node it is asked from.
 pub(crate) fn two_nodes(stage: &mut Stage<'_>) -> Result<()> {
-    let mut node = Node::first_of(stage, 2)?;
+    let node = Node::first_of(stage, 2)?;
     node.cluster.add_service_network()?;
-    let peers = PEERS.replace("IMAGE", &node.cluster.tools());
+    let peers = one_on_each_node(&node.cluster.tools());
     node.cluster.plane.apply(&peers)?;
-    node.builder.neighbours = true;
     let (second, second_disk) = node.neighbour(stage, 1, SECOND)?;
     let mut machine = stage.start(&node.builder)?;
     let mut neighbour = stage.start(&second)?;
@@ -73,7 +53,7 @@ pub(crate) fn two_nodes(stage: &mut Stage<'_>) -> Result<()> {
     }
     note_cost(stage, "pods reach each other", &machine, &neighbour);
     for asking in &peers {
-        pods.service_leads_to_all(&asking.name, "peer")?;
+        pods.service_leads_to_all(&asking.name, "web")?;
     }
     note_cost(stage, "their service leads to both", &machine, &neighbour);
     drop(pods);
@@ -92,7 +72,7 @@ struct Peer {
 }
 
 fn ready_peers(node: &Node) -> Result<Vec<Peer>> {
-    let pods = node.cluster.plane.get(&["pods", "--selector=app=peer"])?;
+    let pods = node.cluster.plane.get(&["pods", "--selector=app=web"])?;
     let pods = pods["items"].as_array().into_iter().flatten();
     Ok(pods
         .filter(|pod| has_condition(pod, "Ready"))

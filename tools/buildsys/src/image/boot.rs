@@ -2,7 +2,7 @@
 //! and what else lies on the EFI system partition.
 
 use super::modules::{ModuleIndex, module_name};
-use crate::manifest::KernelLists;
+use crate::manifest::KernelSection;
 use crate::project::Arch;
 use crate::rootfs::{Content, Rootfs};
 use anyhow::{Context, Result, bail};
@@ -72,8 +72,8 @@ pub struct KernelImage<'a> {
     pub parts: &'a BootParts,
     /// Release of the kernel, as its modules' folder is called.
     pub release: &'a str,
-    /// What the variant says of its kernel.
-    pub kernel: &'a KernelLists,
+    /// What the variant says of its kernel on this architecture.
+    pub kernel: &'a KernelSection,
     /// All modules of the kernel.
     pub modules: &'a ModuleIndex,
     /// The root that the image opens.

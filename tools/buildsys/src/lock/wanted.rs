@@ -52,16 +52,13 @@ impl Wanted {
         let workstation = Arch::X86_64;
         let mut toolchains = BTreeMap::new();
         for (name, toolchain) in &project.config.toolchains {
-            let asked = LockedToolchain {
-                packages: sorted(&toolchain.packages),
-                exclude: sorted(&toolchain.exclude),
+            let with = |packages: &[String], exclude: &[String]| LockedToolchain {
+                packages: sorted(&[&toolchain.packages, packages].concat()),
+                exclude: sorted(&[&toolchain.exclude, exclude].concat()),
             };
-            toolchains.insert(Use::toolchain(name, workstation), asked);
+            toolchains.insert(Use::toolchain(name, workstation), with(&[], &[]));
             for (target, cross) in &toolchain.r#for {
-                let asked = LockedToolchain {
-                    packages: sorted(&[&toolchain.packages[..], &cross.packages].concat()),
-                    exclude: sorted(&[&toolchain.exclude[..], &cross.exclude].concat()),
-                };
+                let asked = with(&cross.packages, &cross.exclude);
                 toolchains.insert(Use::cross_toolchain(name, *target, workstation), asked);
                 for text in &cross.foreign {
                     let table = format!("[toolchains.{name}.for.{target}] of Bulkhead.toml");

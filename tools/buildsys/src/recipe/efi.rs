@@ -66,9 +66,21 @@ pub fn build(
 }
 
 fn compile(context: &JobContext, sandbox: &Sandbox, name: &str, arch: Arch) -> Result<()> {
-    let triple = match arch {
-        Arch::X86_64 => "x86_64-unknown-uefi",
-        Arch::Aarch64 => "aarch64-unknown-uefi",
+    let (triple, linker, emulation, application) = match (arch, crate::sdk::workstation()?) {
+        (Arch::X86_64, Arch::X86_64) => ("x86_64-unknown-uefi", "ld", "i386pep", "10"),
+        (Arch::X86_64, Arch::Aarch64) => (
+            "x86_64-unknown-uefi",
+            "x86_64-linux-gnu-ld",
+            "i386pep",
+            "10",
+        ),
+        // That of binutils makes no EFI programs for Arm.
+        (Arch::Aarch64, _) => (
+            "aarch64-unknown-uefi",
+            "ld.lld",
+            "arm64pe",
+            "efi_application",
+        ),
     };
     let replacement = format!("source.toolchain.directory=\"{VENDORED}\"");
     let cargo = sandbox
@@ -100,43 +112,20 @@ fn compile(context: &JobContext, sandbox: &Sandbox, name: &str, arch: Arch) -> R
     )?;
     let library = format!("/target/{triple}/release/lib{}.a", name.replace('-', "_"));
     let program = format!("/target/{name}.efi");
-    let (linker, arguments) = linking(arch, &program, &library);
-    let link = sandbox.clone().command(linker, arguments);
+    let link = sandbox.clone().command(
+        linker,
+        [
+            "-m",
+            emulation,
+            &format!("--subsystem={application}"),
+            "--entry=efi_main",
+            "--gc-sections",
+            "--strip-all",
+            "--no-insert-timestamp",
+            "-o",
+            &program,
+            &library,
+        ],
+    );
     run_logged(&format!("link {name}"), link, context.log())
-}
-
-/// The linker, and what it is told. That of binutils makes no EFI programs for Arm.
-fn linking<'a>(arch: Arch, program: &'a str, library: &'a str) -> (&'static str, Vec<&'a str>) {
-    match arch {
-        Arch::X86_64 => (
-            "ld",
-            vec![
-                "-m",
-                "i386pep",
-                "--subsystem=10", // EFI application
-                "--entry=efi_main",
-                "--gc-sections",
-                "--strip-all",
-                "--no-insert-timestamp",
-                "-o",
-                program,
-                library,
-            ],
-        ),
-        Arch::Aarch64 => (
-            "ld.lld",
-            vec![
-                "-m",
-                "arm64pe",
-                "--subsystem=efi_application",
-                "--entry=efi_main",
-                "--gc-sections",
-                "--strip-all",
-                "--no-insert-timestamp",
-                "-o",
-                program,
-                library,
-            ],
-        ),
-    }
 }
