@@ -604,7 +604,7 @@ pub static ROUTES: &[Route] = &[
         success: Some(Success::Json(schema::reports)),
         refusals: &[],
         example: example("GET /report"),
-        handle: handler!(|_app, _request| report::list()),
+        handle: handler!(|app, _request| report::list(app)),
     },
     Route {
         method: "GET",
@@ -617,6 +617,19 @@ pub static ROUTES: &[Route] = &[
         refusals: &[500],
         example: example(""),
         handle: handler!(|_app, request| report::boot(request).await),
+    },
+    Route {
+        method: "GET",
+        path: "/report/node",
+        summary: "What keeps a node of a Kubernetes cluster from its work. Variants without \
+                  kubelet do not have it.",
+        origin: Origin::Ours,
+        query: &[FORMAT],
+        body: Body::None,
+        success: Some(Success::TextOrJson),
+        refusals: &[404, 500],
+        example: example(""),
+        handle: handler!(|app, request| report::node(app, request).await),
     },
     Route {
         method: "GET",

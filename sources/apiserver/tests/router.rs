@@ -538,10 +538,50 @@ async fn reports() {
             ),
             ("GET /report/user-data?format=xml", "400 unsupported format"),
             ("GET /report/boot?format=xml", "400 unsupported format"),
+            (
+                "GET /report/node",
+                "404 no node report: this variant has no kubelet",
+            ),
             ("GET /settings?prefix=motd", r#"200 {"motd":"x"}"#),
         ],
     )
     .await;
+}
+
+#[tokio::test]
+async fn the_node_report_is_made_when_it_is_asked_for() {
+    let machine = Machine::new();
+    let write = |path: &str, text: &str| {
+        let path = machine.folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("usr/lib/systemd/system/node-report.service", "");
+    machine.units.take();
+    let failed = machine.ask("GET", "/report/node", "").await;
+    assert!(failed.starts_with("500 no report: opening "), "{failed}");
+    assert_eq!(machine.units.take(), ["start node-report.service"]);
+    write(
+        "run/bulkhead/node-report.json",
+        r#"{"troubles":[{"cause":"registry","message":"EOF","seconds_ago":3}]}"#,
+    );
+    check(
+        &machine,
+        &[
+            (
+                "GET /report/node",
+                "200 a registry drops or refuses connections\n  see the registry, \
+                 settings.container-registry, network and proxy\n  3 s ago: EOF",
+            ),
+            (
+                "GET /report/node?format=json",
+                r#"200 {"troubles":[{"cause":"registry","message":"EOF","seconds_ago":3}]}"#,
+            ),
+        ],
+    )
+    .await;
+    let reports = machine.ask("GET", "/report", "").await;
+    assert!(reports.contains("\"name\":\"node\""), "{reports}");
 }
 
 #[tokio::test]

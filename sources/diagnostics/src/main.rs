@@ -1,5 +1,5 @@
 //! Program of what a host tells about itself when it is asked to: the support
-//! bundle and the health ping. One unit each runs it.
+//! bundle, the health ping and the node report. One unit each runs it.
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -20,6 +20,8 @@ enum Command {
         /// What is the occasion
         event: String,
     },
+    /// Find out what keeps the node from its work
+    NodeReport,
 }
 
 fn main() -> ExitCode {
@@ -27,5 +29,6 @@ fn main() -> ExitCode {
     sysutil::main_with("diagnostics", || match arguments.command {
         Command::SupportBundle => diagnostics::bundle::make(),
         Command::HealthPing { event } => diagnostics::health_ping::run(&event),
+        Command::NodeReport => diagnostics::node::check(),
     })
 }

@@ -32,7 +32,7 @@ impl Tier {
     pub fn limit(self) -> f64 {
         match self {
             Self::One => 25.0 * 60.0,
-            Self::Two => 90.0 * 60.0,
+            Self::Two => 120.0 * 60.0,
         }
     }
 
@@ -345,6 +345,14 @@ pub const ALL: &[Scenario] = &[
         budget: 400.0,
         cluster: true,
         run: scenarios::two_nodes::two_nodes,
+    },
+    Scenario {
+        name: "node-troubles",
+        about: "a node says what keeps it from its work, and works again without a reboot when that is over",
+        tier: Tier::Two,
+        budget: 600.0,
+        cluster: true,
+        run: scenarios::troubles::node_troubles,
     },
 ];
 

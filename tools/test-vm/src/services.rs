@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, setns};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -131,6 +131,20 @@ pub(crate) fn start_egress(
     spawn(command)
 }
 
+/// Starts the helper that takes connections at `port` of loopback and drops them.
+pub(crate) fn start_dropping(join: Option<u32>, port: u16) -> Result<Running> {
+    let helper = helper_of_this_program();
+    let mut command = Command::new(&helper[0]);
+    command
+        .args(&helper[1..])
+        .arg("--drop")
+        .arg(port.to_string());
+    if let Some(pid) = join {
+        command.arg("--join").arg(pid.to_string());
+    }
+    spawn(command)
+}
+
 /// Starts a helper and waits until it says that everything in it listens.
 fn spawn(mut command: Command) -> Result<Running> {
     let mut child = command
@@ -184,6 +198,8 @@ struct Request {
     nodes: Vec<Forward>,
     roles: Option<PathBuf>,
     metadata: Option<PathBuf>,
+    /// Where connections are dropped.
+    drop: Option<u16>,
 }
 
 impl Request {
@@ -207,6 +223,7 @@ impl Request {
                 Some("--ntp-log") => request.ntp_log = Some(value.into()),
                 Some("--egress") => request.egress = Some(value.into()),
                 Some("--roles") => request.roles = Some(value.into()),
+                Some("--drop") => request.drop = Some(number(name, value)?),
                 Some("--metadata") => request.metadata = Some(value.into()),
                 Some("--node") => request.nodes.push(value.to_string_lossy().parse()?),
                 _ => bail!("unknown argument {}", name.display()),
@@ -256,6 +273,11 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
     }
     if let Some(path) = &request.roles {
         roles::serve(path)?;
+    }
+    if let Some(port) = request.drop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .with_context(|| format!("cannot listen at port {port}"))?;
+        thread::spawn(move || listener.incoming().for_each(drop));
     }
     let _metadata = match &request.metadata {
         Some(path) => Some(ec2::serve(path)?),
@@ -357,7 +379,6 @@ fn ntp_answer(request: &[u8], now: SystemTime, ahead: i64) -> Option<[u8; 48]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
 
     #[test]
     fn parses_its_command_line() {
@@ -367,7 +388,7 @@ mod tests {
         };
         let all = parse(
             "--join 7 --socket /a --port 80 --ntp -5 --ntp-log /l \
-                         --egress /e --node 10.0.2.15:10250=4 --roles /r --metadata /m",
+                         --egress /e --node 10.0.2.15:10250=4 --roles /r --metadata /m --drop 5",
         )
         .unwrap();
         let expected = Request {
@@ -380,6 +401,7 @@ mod tests {
             nodes: vec!["10.0.2.15:10250=4".parse().unwrap()],
             roles: Some("/r".into()),
             metadata: Some("/m".into()),
+            drop: Some(5),
         };
         assert_eq!(all, expected);
         for bad in ["--join", "--join x", "--port 70000", "--what 1"] {

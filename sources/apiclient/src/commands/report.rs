@@ -30,12 +30,12 @@ const JSON: Flag = Flag {
 /// `report`.
 pub const SUBCOMMAND: Subcommand = Subcommand {
     name: "report",
-    summary: "list the reports, or show one such as boot or user-data",
+    summary: "list the reports, or show one such as boot, node or user-data",
     forms: &["report", "report NAME [OPTION]..."],
     about: &["Shows a report, or without a name lists those that there are."],
-    examples: &["report", "report boot", "report user-data -f json"],
+    examples: &["report", "report node", "report user-data -f json"],
     flags: &[FORMAT, JSON],
-    operands: Operands::One(Hint::Choice(&["boot", "user-data"])),
+    operands: Operands::One(Hint::Choice(&["boot", "node", "user-data"])),
     ours: true,
     hidden: false,
     parse: |matches| {

@@ -6,26 +6,56 @@ use anyhow::Result;
 use api_types::ReportEntry;
 use serde::Serialize;
 use std::fmt::Display;
+use std::sync::Arc;
+
+/// The unit that makes the node report, where there is a kubelet.
+const NODE_REPORT: &str = "node-report.service";
+const UNITS: &str = "usr/lib/systemd/system";
 
 /// `GET /report`.
-pub fn list() -> Reply {
+pub fn list(app: &App) -> Reply {
     let entry = |name: &str, description: &str| ReportEntry {
         name: name.to_string(),
         description: description.to_string(),
     };
-    Ok(Answer::json(&[
+    let mut reports = vec![
         entry("boot", "where the time of this boot went"),
         entry(
             "support-bundle",
             "everything to understand a problem with, as a .tar.gz",
         ),
         entry("user-data", "what became of user data"),
-    ]))
+    ];
+    if is_node(app) {
+        reports.insert(1, entry("node", "what keeps this node from its work"));
+    }
+    Ok(Answer::json(&reports))
+}
+
+fn is_node(app: &App) -> bool {
+    app.host.root().join(UNITS).join(NODE_REPORT).exists()
 }
 
 /// `GET /report/boot` (ours).
 pub async fn boot(request: &Request) -> Reply {
     told(request, diagnostics::boot_report).await
+}
+
+/// `GET /report/node` (ours). A unit makes it, since the server may not read the
+/// journal.
+pub async fn node(app: &App, request: &Request) -> Reply {
+    if !is_node(app) {
+        return Err(Answer::text(
+            404,
+            "no node report: this variant has no kubelet",
+        ));
+    }
+    let host = Arc::clone(&app.host);
+    told(request, move || {
+        host.units().start(NODE_REPORT)?;
+        diagnostics::node::node_report(host.root())
+    })
+    .await
 }
 
 /// `GET /report/user-data` (ours).

@@ -38,6 +38,7 @@ pub const ALL: &[Request] = &[
     request("settings.json", Settings),
     request("config-files", ConfigFiles),
     request("reports/boot", Api("/report/boot?format=text")),
+    request("reports/node", Api("/report/node?format=text")),
     request("reports/user-data", Api("/report/user-data?format=text")),
     request("updates.json", Api("/updates/status")),
     request(

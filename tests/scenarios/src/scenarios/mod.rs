@@ -12,6 +12,7 @@ pub(crate) mod settings;
 pub(crate) mod slots;
 pub(crate) mod state;
 pub(crate) mod storage;
+pub(crate) mod troubles;
 pub(crate) mod twin;
 pub(crate) mod two_nodes;
 pub(crate) mod user_data;

@@ -8,6 +8,10 @@ use rcgen::{
 };
 use std::path::Path;
 
+/// The year in which certificates of servers end. A clock that is set later finds them
+/// expired, and one that is more than 15 years ahead is not believed by systemd at all.
+const SERVERS_END: i32 = 2035;
+
 /// An authority that signs certificates and is known by its own.
 pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -59,6 +63,9 @@ impl Authority {
             Purpose::Server(names) => params(name, names)?,
             Purpose::Client { .. } => params(name, &[])?,
         };
+        if let Purpose::Server(_) = purpose {
+            params.not_after = date_time_ymd(SERVERS_END, 1, 1);
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![match purpose {
             Purpose::Server(_) => ExtendedKeyUsagePurpose::ServerAuth,
@@ -108,7 +115,7 @@ fn params(name: &str, names: &[&str]) -> Result<CertificateParams> {
     let mut params = CertificateParams::new(names)
         .with_context(|| format!("cannot put the names of {name} in a certificate"))?;
     params.distinguished_name.push(DnType::CommonName, name);
-    // Valid whatever the clocks of a test say.
+    // Valid whatever most clocks of a test say.
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(2049, 12, 31);
     Ok(params)

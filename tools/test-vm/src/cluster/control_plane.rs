@@ -30,6 +30,7 @@ const CONTROL_PLANE: [&str; 5] = [
     "kubectl",
 ];
 
+const API_SERVER: &str = "kube-apiserver";
 /// The token by which nodes join.
 const BOOTSTRAP_TOKEN: &str = "abcdef.0123456789abcdef";
 /// The addresses of services.
@@ -112,7 +113,8 @@ pub struct ControlPlane {
     ports: Ports,
     authority: String,
     /// In the order in which they are ended.
-    running: Vec<SandboxChild>,
+    running: Vec<(&'static str, SandboxChild)>,
+    api_arguments: Vec<String>,
     _egress: services::Running,
 }
 
@@ -166,20 +168,46 @@ impl ControlPlane {
             ports,
             authority,
             running: Vec::new(),
+            api_arguments: api_server(ports),
             _egress: egress,
         };
         plane.spawn("etcd", &etcd(ports))?;
-        let mut arguments = api_server(ports);
         if roles.is_some() {
-            arguments.extend(tokens_by_webhook());
+            plane.api_arguments.extend(tokens_by_webhook());
         }
-        plane.spawn("kube-apiserver", &arguments)?;
-        plane.wait_until_ready()?;
-        plane.apply(BOOTSTRAP)?;
+        plane.start_api_server()?;
+        plane.let_nodes_join()?;
         plane.spawn("kube-controller-manager", &controller_manager(ports))?;
         plane.spawn("kube-scheduler", &scheduler(ports))?;
         plane.running.reverse();
         Ok(plane)
+    }
+
+    /// Has a token by which nodes join, and what they may do with it.
+    pub fn let_nodes_join(&self) -> Result<()> {
+        self.apply(BOOTSTRAP)
+    }
+
+    /// Says that the token has been at its end for years, which removes it.
+    pub fn expire_token(&self) -> Result<()> {
+        const TOKEN: &str = "secret/bootstrap-token-abcdef";
+        let patch = json!({ "stringData": { "expiration": "2020-01-01T00:00:00Z" } });
+        let patch = patch.to_string();
+        self.kubectl(&["--namespace=kube-system", "patch", TOKEN, "--patch", &patch])?;
+        Ok(())
+    }
+
+    /// Starts the API server and waits until it is ready.
+    pub fn start_api_server(&mut self) -> Result<()> {
+        self.spawn(API_SERVER, &self.api_arguments.clone())?;
+        self.wait_until_ready()
+    }
+
+    /// Ends the API server, and nothing else.
+    pub fn stop_api_server(&mut self) {
+        for (_, mut child) in self.running.extract_if(.., |(name, _)| *name == API_SERVER) {
+            child.kill();
+        }
     }
 
     /// The programs that it was started with.
@@ -327,11 +355,11 @@ impl ControlPlane {
         })
     }
 
-    fn spawn(&mut self, program: &str, arguments: &[String]) -> Result<()> {
+    fn spawn(&mut self, program: &'static str, arguments: &[String]) -> Result<()> {
         let child = self.beside(program, program, arguments, |start| {
             self.emulator.spawn(start)
         })?;
-        self.running.push(child);
+        self.running.push((program, child));
         Ok(())
     }
 
@@ -365,7 +393,7 @@ impl ControlPlane {
             let Err(error) = self.kubectl(&["get", "--raw=/readyz"]) else {
                 return Ok(());
             };
-            for child in &mut self.running {
+            for (_, child) in &mut self.running {
                 if let Some(status) = child.try_wait().context("cannot ask for its state")? {
                     bail!(
                         "a program of the control plane has ended ({status}): see the logs in {}",
@@ -387,7 +415,7 @@ impl ControlPlane {
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
-        for child in &mut self.running {
+        for (_, child) in &mut self.running {
             child.kill();
         }
     }

@@ -15,6 +15,13 @@ pub(super) fn tools(programs: &Programs) -> Result<Image> {
     Ok(with_shell(applets(programs, &APPLETS)?))
 }
 
+/// The same in a layer that no other image has.
+pub(super) fn tools_of_its_own(programs: &Programs, name: &str) -> Result<Image> {
+    let mut layer = applets(programs, &APPLETS)?;
+    layer.folder(&format!("srv/{name}"), 0o755)?;
+    Ok(with_shell(layer))
+}
+
 /// kube-proxy, and the program by which it speaks to the packet filter.
 pub(super) fn service_proxy(programs: &Programs) -> Result<Image> {
     let mut layer = Layer::new();

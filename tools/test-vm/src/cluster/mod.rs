@@ -123,6 +123,14 @@ impl Cluster {
         Ok(self.registry.image(AGENTS))
     }
 
+    /// Puts another image with busybox into the registry, which shares no layer with any
+    /// other; returns its name as nodes know it.
+    pub fn add_tools(&self, name: &str) -> Result<String> {
+        let image = images::tools_of_its_own(self.plane.programs(), name)?;
+        self.registry.push(name, &image)?;
+        Ok(self.registry.image(name))
+    }
+
     /// The name of an image with busybox, as nodes know it.
     pub fn tools(&self) -> String {
         self.registry.image(TOOLS)

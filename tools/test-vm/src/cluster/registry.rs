@@ -4,12 +4,13 @@
 use super::certificates::{Authority, Purpose};
 use super::{BIN, GATEWAY, HOME, Place, Programs, free_ports, write};
 use crate::emulator::{Emulator, Start};
+use crate::services;
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use oci_image::Image;
 use sandbox::{Network, SandboxChild};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ pub struct Registry {
     port: u16,
     authority: String,
     running: SandboxChild,
+    /// What takes its place meanwhile.
+    dropping: Option<services::Running>,
 }
 
 impl Registry {
@@ -81,18 +84,7 @@ impl Registry {
         let login = json!({ "auths": { host(port): { "auth": login } } });
         write(folder, "config.json", &login.to_string())?;
         let network = place.network();
-        let running = emulator.spawn(Start {
-            folder,
-            readable: &programs.binds(&PROGRAMS)?,
-            devices: &[],
-            network,
-            environment: &[],
-            program: &format!("{BIN}/registry"),
-            log: "registry",
-            arguments: ["serve".to_string(), format!("{HOME}/config.yaml")]
-                .map(OsString::from)
-                .to_vec(),
-        })?;
+        let running = serve(emulator, programs, folder, network)?;
         let mut registry = Self {
             emulator: emulator.clone(),
             programs: programs.clone(),
@@ -101,6 +93,7 @@ impl Registry {
             port,
             authority: authority.certificate().to_string(),
             running,
+            dropping: None,
         };
         registry.wait_until_ready()?;
         Ok(registry)
@@ -122,6 +115,52 @@ impl Registry {
         pushed.map(drop)
     }
 
+    /// Drops all connections from now on.
+    pub fn drop_connections(&mut self) -> Result<()> {
+        self.running.kill();
+        let join = match self.network {
+            Network::Of(pid) => Some(pid.unsigned_abs()),
+            _ => None,
+        };
+        self.dropping = Some(services::start_dropping(join, self.port)?);
+        Ok(())
+    }
+
+    /// Serves again what it has served before it dropped connections.
+    pub fn serve_again(&mut self) -> Result<()> {
+        self.dropping = None;
+        self.running = serve(&self.emulator, &self.programs, &self.folder, self.network)?;
+        self.wait_until_ready()
+    }
+
+    /// Turns round a bit of the first layer of the image called `name` where it is
+    /// stored, or turns it back.
+    pub fn flip_bit_of(&self, name: &str) -> Result<()> {
+        let manifest = self.crane(&["manifest", &format!("{}/{name}", host(self.port))])?;
+        let manifest: Value = serde_json::from_str(&manifest)
+            .with_context(|| format!("the manifest of {name} is no JSON"))?;
+        let digest = manifest["layers"][0]["digest"].as_str();
+        let hash = digest
+            .and_then(|digest| digest.strip_prefix("sha256:"))
+            .filter(|hash| hash.len() == 64)
+            .with_context(|| format!("the image {name} has no layer: {manifest}"))?;
+        let path = self.folder.join(format!(
+            "images/docker/registry/v2/blobs/sha256/{}/{hash}/data",
+            &hash[..2]
+        ));
+        let flip = || -> Result<()> {
+            let mut bytes = fs::read(&path)?;
+            *bytes.last_mut().context("it is empty")? ^= 1;
+            Ok(fs::write(&path, bytes)?)
+        };
+        flip().with_context(|| format!("cannot alter {}", path.display()))
+    }
+
+    /// The certificate of its authority, as settings have it.
+    pub fn certificate(&self) -> String {
+        STANDARD.encode(&self.authority)
+    }
+
     /// The settings by which a node trusts the registry and logs in there, as TOML.
     pub fn node_settings(&self) -> String {
         format!(
@@ -132,7 +171,7 @@ impl Registry {
              registry = \"{GATEWAY}:{}\"\n\
              username = \"{USER}\"\n\
              password = \"{PASSWORD}\"\n",
-            STANDARD.encode(&self.authority),
+            self.certificate(),
             self.port
         )
     }
@@ -181,6 +220,27 @@ impl Drop for Registry {
     fn drop(&mut self) {
         self.running.kill();
     }
+}
+
+/// Starts the server whose configuration lies in `folder`.
+fn serve(
+    emulator: &Emulator,
+    programs: &Programs,
+    folder: &Path,
+    network: Network,
+) -> Result<SandboxChild> {
+    emulator.spawn(Start {
+        folder,
+        readable: &programs.binds(&PROGRAMS)?,
+        devices: &[],
+        network,
+        environment: &[],
+        program: &format!("{BIN}/registry"),
+        log: "registry",
+        arguments: ["serve".to_string(), format!("{HOME}/config.yaml")]
+            .map(OsString::from)
+            .to_vec(),
+    })
 }
 
 /// Where the registry is for programs beside it.
