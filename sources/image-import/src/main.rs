@@ -4,17 +4,12 @@
 //!     image-import SOCKET NAMESPACE FOLDER
 //!
 //! `FOLDER` has a folder for each image, an OCI layout. An image that containerd has
-//! already costs one question. Start reading at [`import`]; [`grpc`] is how containerd
-//! is asked, [`api`] the messages.
-
-mod api;
-mod grpc;
-mod import;
-mod layout;
+//! already costs one question. What importing is, `containerd-client` says.
 
 use anyhow::{Context, Result, bail};
-use grpc::Client;
-use layout::Layout;
+use containerd_client::Client;
+use containerd_client::import::import;
+use containerd_client::layout::Layout;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,10 +29,17 @@ fn main() -> ExitCode {
     })
 }
 
+/// What says to the Kubernetes part of containerd that an image is one of its own, and
+/// that it stays whatever kubelet thinks of free space.
+const LABELS: [(&str, &str); 2] = [
+    ("io.cri-containerd.image", "managed"),
+    ("io.cri-containerd.pinned", "pinned"),
+];
+
 async fn import_all(socket: &Path, namespace: &str, layouts: &[Layout]) -> Result<()> {
     let client = Client::connect(socket, namespace).await?;
     for layout in layouts {
-        if import::import(&client, layout).await? {
+        if import(&client, layout, &LABELS).await? {
             tracing::info!(image = layout.name, "imported");
         }
     }

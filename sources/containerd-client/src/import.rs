@@ -5,23 +5,24 @@
 //! before containerd's database knows of them, which it does not see to by itself.
 
 use crate::api::{
-    Apply, COMMIT, CommitSnapshot, Descriptor, GetImage, Image, ImageMessage, Labels, Lease,
-    Mounts, Nothing, PrepareSnapshot, Snapshot, WriteContent,
+    Apply, COMMIT, CommitSnapshot, Descriptor, Image, ImageMessage, Labels, Lease, Mounts, Nothing,
+    PrepareSnapshot, Snapshot, WriteContent,
 };
 use crate::grpc::{Answer, Client};
 use crate::layout::{Layer, Layout};
+use crate::{SNAPSHOTTER, image};
 use anyhow::{Context, Result};
 
 /// What keeps parts from being collected as garbage until the image has its name.
 const LEASE: &str = "image-import";
 
-/// Where the Kubernetes part of containerd looks for layers.
-const SNAPSHOTTER: &str = "overlayfs";
-
-/// Imports the image of `layout`. Returns whether it was not there.
-pub async fn import(client: &Client, layout: &Layout) -> Result<bool> {
+/// Imports the image of `layout`, whose name gets `labels`. Returns whether it was not
+/// there.
+pub async fn import(client: &Client, layout: &Layout, labels: &[(&str, &str)]) -> Result<bool> {
     let importing = || format!("cannot import the image {}", layout.name);
-    let known = known(client, layout).await.with_context(importing)?;
+    let known = image::find(client, &layout.name)
+        .await
+        .with_context(importing)?;
     let target = known.as_ref().and_then(|image| image.target.as_ref());
     if target.is_some_and(|target| target.digest == layout.manifest.digest) {
         return Ok(false);
@@ -37,7 +38,7 @@ pub async fn import(client: &Client, layout: &Layout) -> Result<bool> {
     let steps = async {
         write_parts(client, layout).await?;
         unpack(client, layout).await?;
-        name(client, layout, known.is_some()).await
+        name(client, layout, labels, known.is_some()).await
     };
     steps.await.with_context(importing)?;
     client
@@ -45,18 +46,6 @@ pub async fn import(client: &Client, layout: &Layout) -> Result<bool> {
         .await
         .with_context(importing)?;
     Ok(true)
-}
-
-/// What containerd has under the image's name.
-async fn known(client: &Client, layout: &Layout) -> Result<Option<Image>> {
-    let request = GetImage {
-        name: layout.name.clone(),
-    };
-    let answer = client.ask::<ImageMessage>("images.v1.Images/Get", None, &request);
-    Ok(match answer.await? {
-        Answer::Done(answer) => answer.image,
-        Answer::NotFound | Answer::AlreadyExists => None,
-    })
 }
 
 /// Writes manifest, configuration and layers, with the labels by which containerd
@@ -150,20 +139,20 @@ impl Snapshot {
     }
 }
 
-/// Gives the image its name, or the name to this image. The labels say to the
-/// Kubernetes part of containerd that it is one of its images, and that it stays
-/// whatever kubelet thinks of free space.
-async fn name(client: &Client, layout: &Layout, is_known: bool) -> Result<()> {
-    let labels = [
-        ("io.cri-containerd.image", "managed"),
-        ("io.cri-containerd.pinned", "pinned"),
-    ];
+/// Gives the image its name, or the name to this image.
+async fn name(
+    client: &Client,
+    layout: &Layout,
+    labels: &[(&str, &str)],
+    is_known: bool,
+) -> Result<()> {
     let request = ImageMessage {
         image: Some(Image {
             name: layout.name.clone(),
             labels: labels
+                .iter()
                 .map(|(name, value)| (name.to_string(), value.to_string()))
-                .into(),
+                .collect(),
             target: Some(layout.manifest.clone()),
         }),
     };

@@ -93,7 +93,7 @@ fn run(answers: Answers) -> (Result<bool>, Calls) {
             serve(stream, noted, answers).await;
         });
         let client = Client::connect(&socket, "space").await?;
-        import(&client, &layout).await
+        import(&client, &layout, &[("label", "value")]).await
     });
     let calls = calls.lock().unwrap().clone();
     (result, calls)
@@ -142,7 +142,7 @@ fn the_name_comes_last_and_files_are_on_the_disk_by_then() {
     let image = ImageMessage::decode(calls[10].1.as_slice()).unwrap();
     let image = image.image.unwrap();
     assert_eq!(image.name, "localhost/a:1");
-    assert_eq!(image.labels["io.cri-containerd.pinned"], "pinned");
+    assert_eq!(image.labels["label"], "value");
     let digest = image.target.unwrap().digest;
     assert_eq!(digest, format!("sha256:{}", "3".repeat(64)));
     // What belongs together is known by labels: else it would be collected.

@@ -141,7 +141,7 @@ impl Layout {
 }
 
 /// Names of layers with all below them: the specification's `ChainID`.
-fn chains(contents: &[String]) -> Vec<String> {
+pub(crate) fn chains(contents: &[String]) -> Vec<String> {
     let mut chains: Vec<String> = Vec::new();
     for content in contents {
         chains.push(match chains.last() {

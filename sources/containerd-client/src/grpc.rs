@@ -2,8 +2,9 @@
 //! socket.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use bytes::{BufMut, Bytes, BytesMut};
-use h2::client::SendRequest;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use h2::SendStream;
+use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
 use prost::Message;
 use std::fmt;
@@ -17,7 +18,8 @@ const ALREADY_EXISTS: u32 = 6;
 /// An answer larger than this is none that is expected.
 const LARGEST: usize = 1 << 20;
 
-/// A connection.
+/// A connection. Clones share it.
+#[derive(Clone)]
 pub struct Client {
     sender: SendRequest<Bytes>,
     namespace: String,
@@ -25,7 +27,7 @@ pub struct Client {
 
 /// What a service said about a call that failed.
 #[derive(Debug)]
-pub struct Refused {
+struct Refused {
     code: u32,
     message: String,
 }
@@ -39,7 +41,7 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 /// What a call has come to, where what it asks about may be there or not.
-pub enum Answer<T> {
+pub(crate) enum Answer<T> {
     /// It was done.
     Done(T),
     /// What it speaks of is not there.
@@ -65,7 +67,7 @@ impl Client {
     }
 
     /// Calls `method`, and takes it for a failure when something is missing or there.
-    pub async fn call<R: Message + Default>(
+    pub(crate) async fn call<R: Message + Default>(
         &self,
         method: &str,
         lease: Option<&str>,
@@ -80,15 +82,17 @@ impl Client {
 
     /// Calls `method`, written as `service/Method` below `containerd.services`. What
     /// is made is held by `lease`.
-    pub async fn ask<R: Message + Default>(
+    pub(crate) async fn ask<R: Message + Default>(
         &self,
         method: &str,
         lease: Option<&str>,
         request: &impl Message,
     ) -> Result<Answer<R>> {
-        let answer = self.send(method, lease, request).await;
-        match answer {
-            Ok(answer) => Ok(Answer::Done(answer)),
+        match self.send(method, lease, request).await {
+            Ok(mut answers) => {
+                let answer = answers.pop().context("the answer is empty")?;
+                Ok(Answer::Done(answer))
+            }
             Err(error) => match error.downcast_ref::<Refused>().map(|refused| refused.code) {
                 Some(NOT_FOUND) => Ok(Answer::NotFound),
                 Some(ALREADY_EXISTS) => Ok(Answer::AlreadyExists),
@@ -97,12 +101,22 @@ impl Client {
         }
     }
 
-    async fn send<R: Message + Default>(
+    /// Calls `method`, and returns all that it answers.
+    pub(crate) async fn read<R: Message + Default>(
+        &self,
+        method: &str,
+        request: &impl Message,
+    ) -> Result<Vec<R>> {
+        let answers = self.send(method, None, request).await;
+        answers.with_context(|| format!("containerd's {method} failed"))
+    }
+
+    /// Begins to call `method`.
+    pub(crate) async fn open(
         &self,
         method: &str,
         lease: Option<&str>,
-        message: &impl Message,
-    ) -> Result<R> {
+    ) -> Result<(ResponseFuture, SendStream<Bytes>)> {
         let mut request = Request::post(format!("http://localhost/containerd.services.{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -112,7 +126,16 @@ impl Client {
         }
         let request = request.body(()).context("cannot write the request")?;
         let mut sender = self.sender.clone().ready().await?;
-        let (response, mut stream) = sender.send_request(request, false)?;
+        Ok(sender.send_request(request, false)?)
+    }
+
+    async fn send<R: Message + Default>(
+        &self,
+        method: &str,
+        lease: Option<&str>,
+        message: &impl Message,
+    ) -> Result<Vec<R>> {
+        let (response, mut stream) = self.open(method, lease).await?;
         stream.send_data(frame(message)?, true)?;
         let (head, mut body) = response.await?.into_parts();
         ensure!(head.status == 200, "it answered HTTP {}", head.status);
@@ -129,12 +152,17 @@ impl Client {
         // What fails at once says so before any content.
         let trailers = body.trailers().await?.unwrap_or(head.headers);
         check_status(&trailers)?;
-        unframe(&bytes)
+        let mut answers = Vec::new();
+        while let Some(answer) = unframe(&mut bytes)? {
+            answers.push(answer);
+        }
+        ensure!(bytes.is_empty(), "the answer is cut short");
+        Ok(answers)
     }
 }
 
 /// A message behind five bytes: not compressed, and its length.
-fn frame(message: &impl Message) -> Result<Bytes> {
+pub(crate) fn frame(message: &impl Message) -> Result<Bytes> {
     let length = u32::try_from(message.encoded_len()).context("the request is too large")?;
     let mut bytes = BytesMut::with_capacity(5 + length as usize);
     bytes.put_u8(0);
@@ -145,20 +173,21 @@ fn frame(message: &impl Message) -> Result<Bytes> {
     Ok(bytes.freeze())
 }
 
-/// The last of the messages: a stream of them tells how far something has come.
-fn unframe<R: Message + Default>(mut bytes: &[u8]) -> Result<R> {
-    let mut last = None;
-    while !bytes.is_empty() {
-        let (head, rest) = bytes
-            .split_first_chunk::<5>()
-            .context("the answer is cut short")?;
-        ensure!(head[0] == 0, "the answer is compressed");
-        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        let message = rest.get(..length).context("the answer is cut short")?;
-        last = Some(message);
-        bytes = &rest[length..];
+/// Takes a message off, if a whole one is there.
+pub(crate) fn unframe<R: Message + Default>(bytes: &mut BytesMut) -> Result<Option<R>> {
+    let Some((head, rest)) = bytes.split_first_chunk::<5>() else {
+        return Ok(None);
+    };
+    ensure!(head[0] == 0, "the answer is compressed");
+    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+    ensure!(length <= LARGEST, "the answer is too large");
+    if rest.len() < length {
+        return Ok(None);
     }
-    R::decode(last.context("the answer is empty")?).context("cannot read the answer")
+    bytes.advance(head.len());
+    let message = bytes.split_to(length);
+    let message = R::decode(message.freeze()).context("cannot read the answer")?;
+    Ok(Some(message))
 }
 
 fn check_status(trailers: &HeaderMap) -> Result<()> {
@@ -189,16 +218,17 @@ mod tests {
         };
         let framed = frame(&message).unwrap();
         assert_eq!(framed.as_ref(), b"\0\0\0\0\x03\x0a\x01a");
-        assert_eq!(unframe::<GetImage>(&framed).unwrap(), message);
-        let several = [b"\0\0\0\0\0", framed.as_ref()].concat();
-        assert_eq!(unframe::<GetImage>(&several).unwrap(), message);
-        for bad in [
-            &b""[..],
-            b"\x01\0\0\0\0",
-            b"\0\0\0\0\x02\x0a",
-            b"\0\0\0\0\x01\x0a",
-        ] {
-            assert!(unframe::<GetImage>(bad).is_err(), "{bad:?}");
+        let mut bytes = BytesMut::from([b"\0\0\0\0\0", framed.as_ref()].concat().as_slice());
+        assert_eq!(unframe(&mut bytes).unwrap(), Some(GetImage::default()));
+        assert_eq!(unframe(&mut bytes).unwrap(), Some(message));
+        for cut in [&b""[..], b"\0\0\0\0", b"\0\0\0\0\x02\x0a"] {
+            let mut bytes = BytesMut::from(cut);
+            assert_eq!(unframe::<GetImage>(&mut bytes).unwrap(), None);
+            assert_eq!(bytes, cut);
+        }
+        for bad in [&b"\x01\0\0\0\0"[..], b"\0\0\0\0\x01\x0a", b"\0\xff\0\0\0"] {
+            let mut bytes = BytesMut::from(bad);
+            assert!(unframe::<GetImage>(&mut bytes).is_err(), "{bad:?}");
         }
     }
 

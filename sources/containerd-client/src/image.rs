@@ -1,0 +1,166 @@
+//! Images that containerd has.
+
+use crate::api::{
+    Content, DeleteImage, Descriptor, GetImage, Image, ImageMessage, Nothing, ReadContent,
+};
+use crate::grpc::{Answer, Client};
+use crate::layout::chains;
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// How an image wants to be run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageConfig {
+    /// The program and its first arguments.
+    pub entrypoint: Vec<String>,
+    /// Further arguments.
+    pub arguments: Vec<String>,
+    /// Variables, as `NAME=value`.
+    pub environment: Vec<String>,
+    /// Where the program starts; empty for the root.
+    pub working_folder: String,
+    /// The snapshot of all its layers.
+    pub snapshot: String,
+}
+
+/// The image called `name`.
+pub async fn find(client: &Client, name: &str) -> Result<Option<Image>> {
+    let request = GetImage {
+        name: name.to_string(),
+    };
+    let answer = client.ask::<ImageMessage>("images.v1.Images/Get", None, &request);
+    Ok(match answer.await? {
+        Answer::Done(answer) => answer.image,
+        Answer::NotFound | Answer::AlreadyExists => None,
+    })
+}
+
+/// Takes an image's name away, and waits until what only it kept is gone.
+pub async fn remove(client: &Client, name: &str) -> Result<()> {
+    let request = DeleteImage {
+        name: name.to_string(),
+        sync: true,
+    };
+    let answer = client.ask::<Nothing>("images.v1.Images/Delete", None, &request);
+    answer.await.map(drop)
+}
+
+/// Reads how `image` wants to be run on this machine.
+pub async fn config(client: &Client, image: &Image) -> Result<ImageConfig> {
+    let reading = || format!("cannot read the image {}", image.name);
+    let target = image.target.as_ref().with_context(reading)?;
+    let read = async {
+        let manifest: Manifest = match read::<Parts>(client, target).await? {
+            Parts::Manifest(manifest) => manifest,
+            Parts::Index(index) => {
+                let Some(own) = index.manifests.into_iter().find(Platformed::is_ours) else {
+                    bail!("there is none for linux on {}", architecture());
+                };
+                read(client, &own.part.into()).await?
+            }
+        };
+        read::<Config>(client, &manifest.config.into()).await
+    };
+    let config = read.await.with_context(reading)?;
+    let snapshot = chains(&config.rootfs.diff_ids).pop();
+    let how = config.config.unwrap_or_default();
+    Ok(ImageConfig {
+        entrypoint: how.entrypoint.unwrap_or_default(),
+        arguments: how.cmd.unwrap_or_default(),
+        environment: how.env.unwrap_or_default(),
+        working_folder: how.working_dir.unwrap_or_default(),
+        snapshot: snapshot.context("it has no layers").with_context(reading)?,
+    })
+}
+
+/// The processor architecture, as images name it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+async fn read<T: DeserializeOwned>(client: &Client, part: &Descriptor) -> Result<T> {
+    let request = ReadContent {
+        digest: part.digest.clone(),
+    };
+    let chunks: Vec<Content> = client.read("content.v1.Content/Read", &request).await?;
+    let bytes: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.data).collect();
+    serde_json::from_slice(&bytes).with_context(|| format!("{} is not valid", part.digest))
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Parts {
+    Manifest(Manifest),
+    Index(Index),
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    config: Part,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Platformed>,
+}
+
+#[derive(Deserialize)]
+struct Platformed {
+    #[serde(flatten)]
+    part: Part,
+    platform: Option<Platform>,
+}
+
+impl Platformed {
+    fn is_ours(&self) -> bool {
+        let platform = self.platform.as_ref();
+        platform.is_some_and(|platform| {
+            platform.os == "linux" && platform.architecture == architecture()
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Platform {
+    os: String,
+    architecture: String,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    digest: String,
+}
+
+impl From<Part> for Descriptor {
+    fn from(part: Part) -> Self {
+        Self {
+            digest: part.digest,
+            ..Self::default()
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Config {
+    config: Option<How>,
+    rootfs: RootFs,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    diff_ids: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct How {
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    working_dir: Option<String>,
+}
