@@ -283,6 +283,14 @@ pub const ALL: &[Scenario] = &[
         run: scenarios::boot::kernel_parameters,
     },
     Scenario {
+        name: "host-containers",
+        about: "host containers come from a registry, see of the host what they should, and go when disabled",
+        tier: Tier::Two,
+        budget: 250.0,
+        cluster: true,
+        run: scenarios::host_containers::host_containers,
+    },
+    Scenario {
         name: "node-joins",
         about: "a node joins a cluster by user data alone, runs pods of a private registry, and does so again after a reboot",
         tier: Tier::One,

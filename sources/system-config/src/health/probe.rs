@@ -67,7 +67,8 @@ pub fn probe() -> Result<Probe> {
     let api = ask_api(Path::new(API_SOCKET))
         .err()
         .map(|error| format!("{error:#}"));
-    let failed_units = failed_units()?;
+    let mut failed_units = failed_units()?;
+    failed_units.retain(|unit| !is_of_its_user(unit));
     Ok(Probe {
         api,
         failed_units,
@@ -87,6 +88,12 @@ pub fn failed_units() -> Result<Vec<String>> {
         "--full",
     ]))?;
     Ok(unit_names(&list))
+}
+
+/// Whether a unit runs what the user chose from elsewhere: an image that no registry has,
+/// or a program in it that fails, is no fault of the host.
+fn is_of_its_user(unit: &str) -> bool {
+    unit.starts_with("host-containers@")
 }
 
 /// The first word of each line.
@@ -123,6 +130,18 @@ fn ask_api(socket: &Path) -> Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn host_containers_do_not_count_against_the_boot() {
+        for (unit, expected) in [
+            ("host-containers@admin.service", true),
+            ("host-containers.service", false),
+            ("host-containerd.service", false),
+            ("kubelet.service", false),
+        ] {
+            assert_eq!(is_of_its_user(unit), expected, "{unit}");
+        }
+    }
 
     #[test]
     fn complaints_name_everything() {

@@ -331,15 +331,16 @@ fn attempts(purpose: Purpose, content: &Content) -> Vec<Preparation> {
 const DATA_LABEL: &str = "system_u:object_r:var_t:s0";
 const LOG_LABEL: &str = "system_u:object_r:log_t:s0";
 const STATE_LABEL: &str = "system_u:object_r:state_t:s0";
-const SECRET_LABEL: &str = "system_u:object_r:secret_t:s0";
+const HOST_CONTAINER_LABEL: &str = "system_u:object_r:host_container_file_t:s0";
+const SUPPORT_LABEL: &str = "system_u:object_r:support_t:s0";
 
 /// The folders that everything else expects on the data partition. Files made
 /// in them inherit their label, so the few that differ are enough.
 fn skeleton() -> Vec<Action> {
     const FOLDERS: [(&str, u32, &str); 17] = [
         ("", 0o755, DATA_LABEL),
-        ("host-containers", 0o700, SECRET_LABEL),
-        ("bootstrap-containers", 0o700, SECRET_LABEL),
+        ("host-containers", 0o700, HOST_CONTAINER_LABEL),
+        ("bootstrap-containers", 0o700, HOST_CONTAINER_LABEL),
         ("mnt", 0o755, DATA_LABEL),
         ("opt", 0o755, DATA_LABEL),
         ("var", 0o755, DATA_LABEL),
@@ -351,7 +352,7 @@ fn skeleton() -> Vec<Action> {
         ("var/lib/systemd", 0o755, DATA_LABEL),
         ("var/log", 0o755, LOG_LABEL),
         ("var/log/journal", 0o755, LOG_LABEL),
-        ("var/log/support", 0o700, SECRET_LABEL),
+        ("var/log/support", 0o700, SUPPORT_LABEL),
         ("var/spool", 0o755, DATA_LABEL),
         ("var/tmp", 0o1777, DATA_LABEL),
     ];

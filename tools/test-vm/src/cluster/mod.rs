@@ -93,7 +93,7 @@ impl Cluster {
             instance,
         )?;
         let registry = Registry::start(emulator, programs, &folder.join("registry"), place)?;
-        registry.push(TOOLS, &images::tools(programs)?)?;
+        registry.add_tools()?;
         let cluster = Self { plane, registry };
         cluster
             .plane

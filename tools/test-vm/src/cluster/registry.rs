@@ -2,7 +2,7 @@
 //! for those alone who know its password.
 
 use super::certificates::{Authority, Purpose};
-use super::{BIN, GATEWAY, HOME, Place, Programs, free_ports, write};
+use super::{BIN, GATEWAY, HOME, Place, Programs, TOOLS, free_ports, images, write};
 use crate::emulator::{Emulator, Start};
 use crate::services;
 use anyhow::{Context, Result};
@@ -44,7 +44,7 @@ pub struct Registry {
 impl Registry {
     /// Starts one, with nothing in it, and waits until it answers. `folder` takes its
     /// keys, images and log.
-    pub(super) fn start(
+    pub fn start(
         emulator: &Emulator,
         programs: &Programs,
         folder: &Path,
@@ -99,9 +99,25 @@ impl Registry {
         Ok(registry)
     }
 
+    /// Ends it, as a registry that is down. Its images stay.
+    pub fn stop(&mut self) {
+        self.running.kill();
+    }
+
     /// The name by which nodes know the image called `name` here, such as `app:1`.
     pub fn image(&self, name: &str) -> String {
         format!("{GATEWAY}:{}/{name}", self.port)
+    }
+
+    /// Puts an image with small programs into the registry; returns its name.
+    pub fn add_tools(&self) -> Result<String> {
+        self.add_tools_as(TOOLS)
+    }
+
+    /// The same under a name of its own, such as `tools:2`.
+    pub fn add_tools_as(&self, name: &str) -> Result<String> {
+        self.push(name, &images::tools(&self.programs)?)?;
+        Ok(self.image(name))
     }
 
     /// Puts `image` into the registry as `name`, such as `app:1`.
@@ -126,7 +142,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Serves again what it has served before it dropped connections.
+    /// Serves again what it has served before it was stopped or dropped connections.
     pub fn serve_again(&mut self) -> Result<()> {
         self.dropping = None;
         self.running = serve(&self.emulator, &self.programs, &self.folder, self.network)?;

@@ -1,0 +1,29 @@
+//! Containers that serve the host, apart from Kubernetes.
+//!
+//!     host-containers reconcile     units of those that are enabled run, no others
+//!     host-containers run NAME      one container, as its unit runs it
+//!
+//! What they are is rendered from the settings, a file for each that is enabled
+//! ([`config`]). [`run`] brings one up and stays with it; [`spec`] is what the runtime
+//! is told of it: what it sees of the host and what it may do there.
+
+mod config;
+mod credentials;
+mod reconcile;
+mod run;
+mod spec;
+
+use anyhow::bail;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sysutil::main_with("host-containers", || {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        match arguments.as_slice() {
+            ["reconcile"] => reconcile::reconcile(),
+            ["run", name] => run::run(name),
+            _ => bail!("usage: host-containers reconcile | run NAME"),
+        }
+    })
+}

@@ -1,0 +1,279 @@
+//! Runs one container, from its image to its end.
+
+use crate::config::Config;
+use crate::credentials::Registries;
+use crate::spec::Container;
+use anyhow::{Context, Result, bail};
+use containerd_client::task::{self, Pipes, Process};
+use containerd_client::{Client, image, pull};
+use nix::libc::{SIGKILL, SIGTERM};
+use nix::sys::stat::Mode;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The containerd that is for host containers alone.
+const SOCKET: &str = "/run/host-containerd/containerd.sock";
+const NAMESPACE: &str = "default";
+/// Where it keeps its data.
+const DATA: &str = "/var/lib/host-containerd";
+/// Mirrors of registries.
+const HOSTS: &str = "/etc/containerd/certs.d";
+/// Where each container has a folder of its own, which stays.
+const FOLDERS: &str = "/local/host-containers";
+const USER_DATA: &str = "user-data";
+/// Where pipes lie.
+const PIPES: &str = "/run/host-containers/pipes";
+/// Variables by which programs find the host's proxy.
+const PROXY: &str = "/etc/network/proxy.env";
+
+/// Pauses between tries to pull.
+const PAUSES: [u64; 4] = [1, 2, 4, 8];
+/// Time to end by itself when asked to.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Runs the container called `name` until it ends, or until this is asked to end.
+pub fn run(name: &str) -> Result<()> {
+    let config = Config::read(name)?;
+    let folder = folder(name, config.user_data()?.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    runtime.block_on(async {
+        let client = Client::connect(Path::new(SOCKET), NAMESPACE).await?;
+        remove_rest(&client, name).await?;
+        let mut end = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+        let image = tokio::select! {
+            image = get_image(&client, name, &config.source) => image?,
+            _ = end.recv() => return Ok(()),
+        };
+        let spec = Container {
+            name,
+            superpowered: config.superpowered,
+            command: &config.command,
+            image: &image,
+            folder: &folder,
+            proxy: &proxy()?,
+            cgroup: &cgroup()?,
+        }
+        .spec();
+        let output = Output::new(name)?;
+        let pipes = output.pipes();
+        // The runtime opens its ends only where there is somebody at ours.
+        let (output, errors) = output.copy()?;
+        let process = task::create(&client, name, (&config.source, &image), &spec, &pipes).await?;
+        process.start(&client).await?;
+        let powers = if config.superpowered {
+            " with superpowers"
+        } else {
+            ""
+        };
+        tracing::info!("{name} runs{powers}");
+        let status = tokio::select! {
+            status = process.wait(&client) => status?,
+            _ = end.recv() => {
+                stop(&client, &process).await?;
+                None
+            }
+        };
+        // What it wrote last is in the pipes.
+        output.finish().await;
+        errors.finish().await;
+        task::remove(&client, name).await?;
+        match status {
+            None | Some(0) => Ok(()),
+            Some(status) => bail!("{name} ended with status {status}"),
+        }
+    })
+}
+
+/// Asks the container to end, and ends it.
+async fn stop(client: &Client, process: &Process) -> Result<()> {
+    process.signal(client, SIGTERM, false).await?;
+    let ended = tokio::time::timeout(GRACE, process.wait(client)).await;
+    if ended.is_err() {
+        process.signal(client, SIGKILL, true).await?;
+        process.wait(client).await?;
+    }
+    Ok(())
+}
+
+/// Removes what a container of that name has left that was not ended in order.
+async fn remove_rest(client: &Client, name: &str) -> Result<()> {
+    let process = Process::first(name);
+    process.signal(client, SIGKILL, true).await?;
+    process.wait(client).await?;
+    task::remove(client, name).await
+}
+
+/// The image, pulled if it is not there.
+async fn get_image(client: &Client, name: &str, source: &str) -> Result<image::ImageConfig> {
+    let image = match image::find(client, source).await? {
+        Some(image) => image,
+        None => pull_image(client, name, source).await?,
+    };
+    image::config(client, &image).await
+}
+
+async fn pull_image(client: &Client, name: &str, source: &str) -> Result<containerd_client::Image> {
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        tracing::info!("pulling {source}");
+        let registries = Registries::read()?;
+        let credentials = move |host: &str| registries.credentials(host);
+        let pulled = pull::pull(client, source, name, Path::new(HOSTS), credentials, sync).await;
+        match (pulled, pauses.next()) {
+            (Ok(image), _) => return Ok(image),
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(pause)) => {
+                tracing::warn!("{error:#}; another try in {pause} s");
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+            }
+        }
+    }
+}
+
+/// Has the file system with images reach the disk.
+fn sync() -> Result<()> {
+    let folder = File::open(DATA).with_context(|| format!("cannot open {DATA}"))?;
+    nix::unistd::syncfs(&folder).with_context(|| format!("cannot sync {DATA}"))
+}
+
+/// The container's own folder, with the user data that the settings have for it.
+fn folder(name: &str, user_data: Option<&[u8]>) -> Result<PathBuf> {
+    let folder = Path::new(FOLDERS).join(name);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join(USER_DATA);
+    let written = match user_data {
+        Some(bytes) => write(&path, bytes),
+        None => match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+    };
+    written.with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(folder)
+}
+
+/// Writes a file that its owner alone may read.
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(bytes)
+}
+
+/// The lines of the file with the proxy's variables that set one.
+fn proxy() -> Result<Vec<String>> {
+    let text = match fs::read_to_string(PROXY) {
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        text => text.with_context(|| format!("cannot read {PROXY}"))?,
+    };
+    let lines = text.lines().map(|line| line.replace('"', ""));
+    Ok(lines.filter(|line| line.contains('=')).collect())
+}
+
+/// The control group that the container gets: beside our own, in that of the unit.
+fn cgroup() -> Result<String> {
+    const OWN: &str = "/proc/self/cgroup";
+    let text = fs::read_to_string(OWN).with_context(|| format!("cannot read {OWN}"))?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+    let unit = own.and_then(|own| Path::new(own.trim()).parent());
+    let unit = unit.with_context(|| format!("{OWN} names no control group below a unit's"))?;
+    Ok(unit.join("container").display().to_string())
+}
+
+/// What a container writes, on its way to the journal.
+struct Output {
+    folder: PathBuf,
+}
+
+impl Output {
+    /// Makes the pipes.
+    fn new(name: &str) -> Result<Self> {
+        let folder = Path::new(PIPES).join(name);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+        let output = Self { folder };
+        for path in [output.path("output"), output.path("errors")] {
+            match nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR) {
+                Ok(()) | Err(nix::Error::EEXIST) => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot make {}", path.display()));
+                }
+            }
+        }
+        Ok(output)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn pipes(&self) -> Pipes {
+        Pipes {
+            output: self.path("output").display().to_string(),
+            errors: self.path("errors").display().to_string(),
+            ..Pipes::default()
+        }
+    }
+
+    /// Goes on to copy what comes.
+    fn copy(&self) -> Result<(Copy, Copy)> {
+        let copy = |name| Copy::new(&self.path(name));
+        Ok((copy("output")?, copy("errors")?))
+    }
+}
+
+/// A pipe that is copied to what we write.
+struct Copy {
+    task: tokio::task::JoinHandle<()>,
+    ended: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Copy {
+    fn new(path: &Path) -> Result<Self> {
+        // Opened for writing, too, it has no end when the runtime opens it later.
+        let mut pipe = pipe::OpenOptions::new()
+            .read_write(true)
+            .open_receiver(path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        let (ended, mut end) = tokio::sync::oneshot::channel();
+        let task = tokio::spawn(async move {
+            let mut bytes = [0; 4096];
+            loop {
+                let read = tokio::select! {
+                    biased;
+                    read = pipe.read(&mut bytes) => read,
+                    _ = &mut end => return,
+                };
+                match read {
+                    Ok(length) if length > 0 => {
+                        // The journal takes it, or nobody does.
+                        let _ = std::io::stdout().write_all(&bytes[..length]);
+                    }
+                    _ => return,
+                }
+            }
+        });
+        Ok(Self { task, ended })
+    }
+
+    /// Copies what is still there.
+    async fn finish(self) {
+        let _ = self.ended.send(());
+        let _ = self.task.await;
+    }
+}

@@ -1,0 +1,396 @@
+//! Containers that serve the host, apart from Kubernetes.
+
+use super::set;
+use crate::stage::{BOOT, Stage};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+use std::sync::Arc;
+use test_vm::api::Api;
+use test_vm::cluster::{Place, Registry};
+use test_vm::disk::RawDisk;
+use test_vm::probe::Probe;
+use test_vm::{Machine, Reach, TestNetwork};
+
+/// Processor seconds within which a host container has said what it was asked.
+const SAID: f64 = 60.0;
+/// Bytes of the host's disk, most of which are never written.
+const DISK_SIZE: u64 = 12 << 30;
+
+const CONTROL: &str = "host-containers@control.service";
+const ADMIN: &str = "host-containers@admin.service";
+const RUNTIME: &str = "host-containerd.service";
+
+/// What each container says when it is done, and how it waits then.
+const WAIT: &str = "echo all tried; trap exit TERM; sleep 1000000 & wait";
+
+/// What an ordinary container looks at, and then tries. What it must not succeed in ends in
+/// a word that begins with `escaped`.
+const ORDINARY: &str = r#"
+/usr/local/bin/apiclient get os
+/usr/local/bin/apiclient get settings.container-registry | grep -q swordfish && echo sees secrets by the API
+echo "user data: $(cat /.bottlerocket/host-containers/current/user-data)"
+grep -e CapEff -e CapBnd -e NoNewPrivs -e Seccomp: /proc/self/status
+echo "label: $(cat /proc/self/attr/current)"
+sed 's/^/mount: /' /proc/self/mounts
+echo "variable: $NO_PROXY"
+echo "inventory: $(head -c 1 /var/lib/bottlerocket/inventory/application.json)"
+grep -q "BEGIN CERTIFICATE" /.bottlerocket/certs/ca-bundle.crt && echo sees authorities
+ls /.bottlerocket/support && echo sees bundles
+for process in /proc/[0-9]*; do echo "process: $(cat $process/comm)"; done
+ls /.bottlerocket/host-containers/current/kept && echo has what it kept
+touch /.bottlerocket/host-containers/control/kept
+
+echo x >> /etc/hosts && echo escaped-to-hosts
+echo x >> /etc/bottlerocket-release && echo escaped-to-the-image
+mount -o remount,rw,bind /etc/hosts && echo escaped-by-remount
+mount -o remount,rw /proc/sys && echo escaped-by-proc
+mount -t tmpfs none /tmp && echo escaped-by-mount
+busybox insmod /bin/busybox
+echo 1 > /proc/sys/kernel/panic && echo escaped-to-kernel-variables
+echo 0 > /sys/fs/selinux/enforce && echo escaped-from-the-policy
+echo $$ > /sys/fs/cgroup/cgroup.procs && echo escaped-to-control-groups
+busybox unshare -m true && echo escaped-to-another-namespace
+busybox unshare -U true && echo escaped-to-a-namespace-of-users
+busybox nsenter -t 1 -m /bin/ls /local && echo escaped-to-the-namespace-of-1
+ls /proc/1/root/local && echo escaped-through-proc
+for major in 7 8 252 253 254 259; do
+    busybox mknod /tmp/device b $major 0 && head -c 1 /tmp/device && echo escaped-to-a-disk
+    busybox rm -f /tmp/device
+done
+dmesg && echo escaped-to-the-kernel-log
+ls /var/lib/bulkhead && echo escaped-to-settings
+ls /run/host-containerd /run/containerd && echo escaped-to-the-runtime
+"#;
+
+/// The same for one with superpowers, which sees the host and changes neither the image,
+/// nor `/etc`, nor settings.
+const SUPERPOWERED: &str = r#"
+host=/.bottlerocket/rootfs
+grep CapEff /proc/self/status
+echo "label: $(cat /proc/self/attr/current)"
+sed 's/^/mount: /' /proc/self/mounts
+echo "host: $(grep ^ID= $host/usr/lib/os-release), $(ls $host/var/lib)"
+echo "process 1: $(cat /proc/1/comm)"
+head -n 1 /proc/1/maps && echo sees into process 1
+dmesg > /dev/null && echo reads the log of the kernel
+head -c 1 /dev/vda > /dev/null && echo opens a disk
+cat /proc/sys/kernel/panic > /proc/sys/kernel/panic && echo sets kernel variables
+ls $host/run/containerd/containerd.sock && echo sees a runtime
+echo "api: $(busybox nsenter -t 1 -m /usr/bin/systemctl is-active apiserver.service)"
+busybox chroot $host /usr/bin/journalctl --boot --lines=1 --quiet && echo reads the journal
+mkdir -p $host/mnt/disk && mount -t tmpfs from-admin $host/mnt/disk && echo mounted on the host
+touch /usr/src/kernels/headers && echo has a place for headers
+
+touch $host/etc/written && echo escaped-to-etc
+touch $host/usr/written && echo escaped-to-the-image
+mount -o remount,rw $host; touch $host/usr/written && echo escaped-by-remount
+touch $host/var/lib/bulkhead/written && echo escaped-to-settings
+for file in /etc/written /usr/written /var/lib/bulkhead/written; do
+    touch /proc/1/root$file && echo escaped-through-proc-to$file
+done
+busybox insmod /bin/busybox
+echo 0 > $host/sys/fs/selinux/enforce && echo escaped-from-the-policy
+
+busybox chroot $host /usr/bin/systemctl stop containerd.service
+own=/.bottlerocket/host-containers/current
+if grep -q kill $own/user-data && ! ls $own/killed; then
+    touch $own/killed
+    busybox chroot $host /usr/bin/systemctl kill --kill-whom=main --signal=KILL host-containerd.service
+fi
+"#;
+
+/// An ordinary host container and one with superpowers come from a registry that is down
+/// at first, see of the host what they should and get no further, and go when they are
+/// disabled.
+pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
+    let parts = stage.cluster()?;
+    let setup = stage.setup();
+    let network = stage.fresh_folder("network")?;
+    let network = Arc::new(TestNetwork::new(&setup.emulator, &network)?);
+    let mut registry = Registry::start(
+        &setup.emulator,
+        &parts.programs,
+        &stage.fresh_folder("registry")?,
+        Place::Network(&network),
+    )?;
+    let image = registry.add_tools()?;
+    let other = registry.add_tools_as("other:1")?;
+    // It is down while the host boots, which that must not stop.
+    registry.stop();
+    let (mut builder, disk) = stage.machine_of(&parts.node, "host")?;
+    disk.enlarge(DISK_SIZE)?;
+    builder.reach = Reach::Shared { network, index: 0 };
+    let container = |name: &str, superpowered: bool, script: &str| {
+        let script = script.to_string() + WAIT;
+        format!(
+            "[settings.host-containers.{name}]\n\
+             enabled = true\n\
+             source = \"{image}\"\n\
+             superpowered = {superpowered}\n\
+             user-data = \"Zm9yIGl0IGFsb25lCg==\"\n\
+             command = [\"/bin/sh\", \"-c\", '''{script}''']\n"
+        )
+    };
+    let user_data = registry.node_settings()
+        + &container("control", false, ORDINARY)
+        + &container("admin", true, SUPERPOWERED);
+    builder.user_data = Some(user_data.into_bytes());
+    let mut machine = stage.boot(&builder)?;
+    let host = Host(&machine);
+    host.wait_for(CONTROL, "another try")?;
+    registry.serve_again()?;
+
+    let said = host.wait_for(CONTROL, "all tried")?;
+    check_ordinary(&said).with_context(|| format!("control said: {said}"))?;
+    let said = host.wait_for(ADMIN, "all tried")?;
+    check_superpowered(&said).with_context(|| format!("admin said: {said}"))?;
+    // What one mounts is the host's, too.
+    let mounts = host.probe()?.read("/proc/self/mounts")?;
+    ensure!(
+        mounts.contains("from-admin /mnt/disk tmpfs"),
+        "what admin has mounted is not on the host: {mounts}"
+    );
+    let weight = host
+        .probe()?
+        .read("/sys/fs/cgroup/host_containers.slice/cpu.weight")?;
+    ensure!(weight == "20\n", "host containers weigh {weight}");
+    stage.note("control and admin see what they should, and get no further");
+
+    // With Kubernetes' containerd stopped, by admin, another source restarts just the one.
+    host.wait_until_inactive("containerd.service")?;
+    let api = Api::at(&machine.api_socket());
+    let (admin, control) = (host.process(ADMIN)?, host.process(CONTROL)?);
+    set(
+        &api,
+        &json!({"host-containers": {"admin": {"source": other}}}),
+    )?;
+    machine.wait_until("admin has another source", SAID, || {
+        host.process(ADMIN).is_ok_and(|process| process != admin)
+    })?;
+    host.wait_for(ADMIN, "pulling 10.0.2.2:5000/other:1")?;
+    host.wait_for(ADMIN, "all tried")?;
+    ensure!(
+        host.process(CONTROL)? == control,
+        "control was restarted when admin got another source"
+    );
+
+    // A runtime that dies takes its containers along, and they come back.
+    set(
+        &api,
+        &json!({"host-containers": {"admin": {"user-data": "a2lsbAo="}}}),
+    )?;
+    machine.wait_until("control has ended with its runtime", SAID, || {
+        host.process(CONTROL)
+            .is_ok_and(|process| process != control)
+    })?;
+    for unit in [CONTROL, ADMIN] {
+        host.wait_for(unit, "all tried")?;
+    }
+    stage.note("both are back after their runtime has died");
+
+    // Disabled, one goes and the other stays; without any, the runtime goes, too.
+    let admin = host.process(ADMIN)?;
+    let enable = |name: &str, enabled: bool| {
+        set(
+            &api,
+            &json!({"host-containers": {name: {"enabled": enabled}}}),
+        )
+    };
+    enable("control", false)?;
+    host.wait_until_inactive(CONTROL)?;
+    ensure!(
+        host.process(ADMIN)? == admin,
+        "admin was restarted when control was disabled"
+    );
+    enable("admin", false)?;
+    for unit in [ADMIN, RUNTIME] {
+        host.wait_until_inactive(unit)?;
+    }
+    let tasks = host.show("host_containers.slice", "TasksCurrent")?;
+    ensure!(
+        ["0", "[not set]"].contains(&tasks.as_str()),
+        "{tasks} tasks of host containers run while none is enabled"
+    );
+    // Enabled again, it has its image and its folder.
+    registry.stop();
+    enable("control", true)?;
+    let said = host.wait_for(CONTROL, "all tried")?;
+    ensure!(
+        said.contains("has what it kept"),
+        "control has lost its folder: {said}"
+    );
+    machine.power_off(BOOT)?;
+    drop(machine);
+    let journal = stage.journal(&RawDisk::open(disk.path())?)?;
+    journal.require("Successfully loaded SELinux policy")?;
+    journal.forbid("dependency failed")?;
+    // Tries to escape that get as far as the policy: all with superpowers, one without.
+    let denied = journal.containing("avc:  denied");
+    let unexpected = denied.filter(|entry| {
+        let says = |text| entry.message.contains(text);
+        !(says(":super_t:") || says(":control_t:") && says("name=\"hosts\""))
+    });
+    match unexpected.map(|entry| entry.message.as_str()).next() {
+        Some(denial) => bail!("the policy refused what it should not: {denial}"),
+        None => Ok(()),
+    }
+}
+
+/// A word that a script says where it got further than it should.
+const ESCAPED: &str = "escaped";
+
+fn check_ordinary(said: &str) -> Result<()> {
+    for expected in [
+        "\"variant_id\"",
+        "user data: for it alone",
+        "CapEff:\t00000000a80425fb",
+        "CapBnd:\t00000000a80425fb",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "label: system_u:system_r:control_t:s0-s0:c0.c1023",
+        "variable: localhost,127.0.0.1",
+        "inventory: {",
+        "sees authorities",
+        "sees bundles",
+        "sees secrets by the API",
+        "insmod: can't insert '/bin/busybox': Operation not permitted",
+    ] {
+        ensure!(said.contains(expected), "it does not say {expected:?}");
+    }
+    for (place, access) in [
+        ("/run/api.sock", "rw"),
+        ("/usr/local/bin/apiclient", "ro"),
+        ("/etc/bottlerocket-release", "ro"),
+        ("/etc/hosts", "ro"),
+        ("/etc/resolv.conf", "ro"),
+        ("/.bottlerocket/host-containers/current", "rw"),
+        ("/.bottlerocket/host-containers/control", "rw"),
+        ("/.bottlerocket/certs/ca-bundle.crt", "ro"),
+        ("/.bottlerocket/support", "ro"),
+        ("/var/lib/bottlerocket/inventory/application.json", "ro"),
+        ("/sys", "ro"),
+        ("/sys/fs/cgroup", "ro"),
+    ] {
+        check_mount(said, place, access)?;
+    }
+    for forbidden in [ESCAPED, "rootfs", "process: systemd"] {
+        ensure!(!said.contains(forbidden), "it says {forbidden:?}");
+    }
+    Ok(())
+}
+
+fn check_superpowered(said: &str) -> Result<()> {
+    for expected in [
+        "admin runs with superpowers",
+        "CapEff:\t000001ffffffffff",
+        "label: system_u:system_r:super_t:s0-s0:c0.c1023",
+        "host: ID=bulkhead",
+        "host-containerd",
+        "process 1: systemd",
+        "sees into process 1",
+        "reads the log of the kernel",
+        "opens a disk",
+        "sets kernel variables",
+        "sees a runtime",
+        "api: active",
+        "reads the journal",
+        "mounted on the host",
+        "has a place for headers",
+        "insmod: can't insert '/bin/busybox'",
+    ] {
+        ensure!(said.contains(expected), "it does not say {expected:?}");
+    }
+    for (place, access) in [
+        ("/.bottlerocket/rootfs", "ro"),
+        ("/.bottlerocket/rootfs/mnt", "rw"),
+        ("/lib/modules", "ro"),
+        ("/usr/src/kernels", "rw"),
+        ("/usr/local/sbin/modprobe", "ro"),
+        ("/sys/firmware", "rw"),
+        ("/sys/kernel/debug", "rw"),
+        ("/run/api.sock", "rw"),
+    ] {
+        check_mount(said, place, access)?;
+    }
+    let debugger = "debugfs /sys/kernel/debug debugfs rw";
+    for (text, expected) in [(debugger, true), (ESCAPED, false)] {
+        ensure!(
+            said.contains(text) == expected,
+            "it says {text:?}: {}",
+            !expected
+        );
+    }
+    Ok(())
+}
+
+/// Whether something is mounted in a container at `place`, and may be written or not.
+fn check_mount(said: &str, place: &str, access: &str) -> Result<()> {
+    let mounts = said.lines().filter_map(|line| line.strip_prefix("mount: "));
+    let options = mounts
+        .map(|mount| mount.split_whitespace())
+        .filter_map(|mut fields| (fields.nth(1)? == place).then(|| fields.nth(1))?)
+        .next_back();
+    let options = options.with_context(|| format!("nothing is mounted at {place}"))?;
+    ensure!(
+        options.starts_with(access),
+        "{place} is mounted with {options}"
+    );
+    Ok(())
+}
+
+/// A machine and its host containers, as the probe sees them.
+struct Host<'a>(&'a Machine);
+
+impl Host<'_> {
+    fn probe(&self) -> Result<Probe<std::os::unix::net::UnixStream>> {
+        Probe::connect(&self.0.probe_socket())
+    }
+
+    /// A property of a unit.
+    fn show(&self, unit: &str, property: &str) -> Result<String> {
+        let show = ["systemctl", "show", "--value", "--property", property, unit];
+        Ok(self.probe()?.run(&show)?.stdout.trim().to_string())
+    }
+
+    /// The main process of a unit; 0 while it has none.
+    fn process(&self, unit: &str) -> Result<String> {
+        self.show(unit, "MainPID")
+    }
+
+    /// What a unit that runs has written since it was started, once that has `text`.
+    fn wait_for(&self, unit: &str, text: &str) -> Result<String> {
+        let mut said = String::new();
+        let waited = self
+            .0
+            .wait_until(&format!("{unit} says {text:?}"), SAID, || {
+                said = self.said(unit).unwrap_or_default();
+                said.contains(text)
+            });
+        waited.with_context(|| {
+            let whole = self.journal(&format!("--unit={unit}")).unwrap_or_default();
+            format!("{unit} said: {whole}")
+        })?;
+        Ok(said)
+    }
+
+    fn said(&self, unit: &str) -> Result<String> {
+        if self.process(unit)? == "0" {
+            return Ok(String::new());
+        }
+        let run = self.show(unit, "InvocationID")?;
+        self.journal(&format!("_SYSTEMD_INVOCATION_ID={run}"))
+    }
+
+    /// Those texts of the journal that `which` chooses, since the boot.
+    fn journal(&self, which: &str) -> Result<String> {
+        let journal = ["journalctl", "--boot", "--output=cat", which];
+        Ok(self.probe()?.run(&journal)?.stdout)
+    }
+
+    fn wait_until_inactive(&self, unit: &str) -> Result<()> {
+        self.0.wait_until(&format!("{unit} is gone"), SAID, || {
+            self.show(unit, "ActiveState")
+                .is_ok_and(|state| state == "inactive")
+        })
+    }
+}
