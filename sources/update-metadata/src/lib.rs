@@ -1,0 +1,196 @@
+//! The manifest of an update repository: which releases there are, for whom, and when
+//! each host's turn comes; and the choice that a host makes from it.
+//!
+//! Start at [`Manifest::parse`] and [`Manifest::choose`]. That the manifest is the one that
+//! was signed, and fetching anything, is the business of whoever calls. The file has the
+//! form of Bottlerocket's `manifest.json`; fields that are unknown here are passed over,
+//! so that a later release may add some.
+
+mod choice;
+mod text;
+mod waves;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use choice::{Host, VersionLock};
+pub use text::{TargetName, Version};
+pub use waves::{SEEDS, Waves, WavesError};
+
+/// What a repository offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The releases, each for one variant and architecture.
+    updates: Vec<Update>,
+    /// Bottlerocket's programs that convert settings between two versions. Hosts of this
+    /// project need none; the field is kept because other readers of the file want it.
+    #[serde(default)]
+    migrations: BTreeMap<String, Vec<TargetName>>,
+}
+
+/// A release of a variant for an architecture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// The variant's name.
+    pub variant: String,
+    /// `x86_64` or `aarch64`.
+    pub arch: String,
+    /// The release's version.
+    pub version: Version,
+    /// The newest version that hosts may run. One that runs a newer one goes back.
+    pub max_version: Version,
+    /// When each host's turn comes.
+    #[serde(default)]
+    pub waves: Waves,
+    /// The files of the release.
+    pub images: Images,
+}
+
+/// Names of a release's targets in the repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Images {
+    /// The signed kernel image.
+    pub boot: TargetName,
+    /// The root's file system.
+    pub root: TargetName,
+    /// The root's verity tree.
+    pub hash: TargetName,
+}
+
+/// Why a manifest is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// It is no JSON, or a value has the wrong form; the source has line and column.
+    #[error("manifest.json cannot be read")]
+    Form(#[from] serde_json::Error),
+    /// One release is there twice, and nothing says which counts.
+    #[error(
+        "manifest.json: updates[{second}] is version {version} of {variant} for {arch}, as updates[{first}] is"
+    )]
+    Twice {
+        /// Index of the first.
+        first: usize,
+        /// Index of the second.
+        second: usize,
+        /// The variant of both.
+        variant: String,
+        /// The architecture of both.
+        arch: String,
+        /// The version of both.
+        version: Version,
+    },
+}
+
+impl Manifest {
+    /// Reads `manifest.json`.
+    pub fn parse(json: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: Self = serde_json::from_slice(json)?;
+        for (second, update) in manifest.updates.iter().enumerate() {
+            let earlier = &manifest.updates[..second];
+            if let Some(first) = earlier.iter().position(|other| other.is_same(update)) {
+                return Err(ManifestError::Twice {
+                    first,
+                    second,
+                    variant: update.variant.clone(),
+                    arch: update.arch.clone(),
+                    version: update.version.clone(),
+                });
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// All releases, in the file's order.
+    pub fn updates(&self) -> &[Update] {
+        &self.updates
+    }
+}
+
+impl Update {
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.variant, &self.arch, &self.version) == (&other.variant, &other.arch, &other.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn update(version: &str) -> serde_json::Value {
+        json!({
+            "variant": "metal-core", "arch": "x86_64",
+            "version": version, "max_version": "2.0.0",
+            "waves": {"0": "2026-11-28T00:00:00Z", "1024": "2026-11-29T00:00:00Z"},
+            "images": {"boot": "b.efi", "root": "r.erofs", "hash": "r.verity"},
+        })
+    }
+
+    fn error(manifest: &serde_json::Value) -> String {
+        match Manifest::parse(manifest.to_string().as_bytes()) {
+            Err(ManifestError::Form(source)) => source.to_string(),
+            Err(other) => other.to_string(),
+            Ok(_) => panic!("taken: {manifest}"),
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_written_again() {
+        let json = json!({
+            "updates": [update("1.1.0"), update("1.0.0")],
+            "migrations": {"(1.0.0, 1.1.0)": ["migrate_v1.1.0_x.lz4"]},
+        });
+        let manifest = Manifest::parse(json.to_string().as_bytes()).unwrap();
+        assert_eq!(serde_json::to_value(&manifest).unwrap(), json);
+    }
+
+    #[test]
+    fn later_fields_are_passed_over() {
+        let mut update = update("1.0.0");
+        update["later"] = json!(1);
+        let json = json!({"updates": [update], "later": {}});
+        assert_eq!(
+            Manifest::parse(json.to_string().as_bytes())
+                .unwrap()
+                .updates()
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn faults_say_where() {
+        let twice = json!({"updates": [update("1.0.0"), update("1.1.0"), update("1.0.0")]});
+        assert_eq!(
+            error(&twice),
+            "manifest.json: updates[2] is version 1.0.0 of metal-core for x86_64, as updates[0] is"
+        );
+        for (pointer, bad, says) in [
+            ("/version", json!("1/2"), "\"1/2\" is no version"),
+            (
+                "/images/root",
+                json!("../root"),
+                "\"../root\" is no plain file name",
+            ),
+            ("/images/boot", json!(""), "\"\" is no plain file name"),
+            ("/waves", json!({"0": "today"}), "\"today\" is no moment"),
+            (
+                "/waves",
+                json!({"7": "2026-11-28T00:00:00Z"}),
+                "start at seed 7",
+            ),
+            (
+                "/waves",
+                json!({"x": "2026-11-28T00:00:00Z"}),
+                "expected key to be a number",
+            ),
+        ] {
+            let mut update = update("1.0.0");
+            *update.pointer_mut(pointer).unwrap() = bad;
+            let error = error(&json!({"updates": [update]}));
+            assert!(error.contains(says), "{error}");
+            assert!(error.contains("line 1 column"), "{error}");
+        }
+    }
+}
