@@ -9,11 +9,11 @@ use buildsys::manifest::Name;
 use buildsys::package::{self, PackageTree};
 use buildsys::progress::Progress;
 use buildsys::project::{Arch, Project};
-use buildsys::sdk::Toolchain;
+use buildsys::sdk::{self, Toolchain};
 use buildsys::store::Store;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use test_vm::cluster::Programs;
+use test_vm::cluster::{Architecture, Programs};
 use test_vm::firmware::{self, Certificates};
 use test_vm::{Acceleration, Emulator};
 
@@ -121,8 +121,10 @@ impl Deref for ClusterPrograms {
     }
 }
 
-/// Builds the programs that a cluster needs besides its nodes, which are of `variant`:
-/// the control plane has their version. `more` are packages for containers.
+/// Builds the programs that a cluster needs besides its nodes, which are of `variant` and
+/// for `arch`: the control plane has their version. `more` are packages for containers.
+/// kube-proxy is there for the workstation's architecture alone, since it is built with
+/// the control plane.
 pub fn cluster_programs(
     project: &Project,
     variant: &str,
@@ -131,21 +133,32 @@ pub fn cluster_programs(
     progress: &Progress,
 ) -> Result<ClusterPrograms> {
     let kubernetes = kubernetes_of(variant)?;
-    let names: Vec<Name> = [
-        "busybox".to_string(),
-        "etcd".to_string(),
-        format!("kube-control-plane-{kubernetes}"),
-        "nft".to_string(),
-        "registry".to_string(),
-    ]
-    .into_iter()
-    .chain(more.iter().map(ToString::to_string))
-    .map(Name::try_from)
-    .collect::<Result<_, _>>()
-    .map_err(anyhow::Error::msg)?;
-    let trees = package::build(project, &names, arch, FetchOptions::default(), progress)?;
+    let control_plane = format!("kube-control-plane-{kubernetes}");
+    let beside = ["busybox", "etcd", &control_plane, "registry"];
+    let contained = [&["busybox", "nft"], more].concat();
+    let build = |names: &[&str], arch| {
+        let names = names.iter().map(|name| Name::try_from((*name).to_string()));
+        let names: Vec<Name> = names
+            .collect::<Result<_, _>>()
+            .map_err(anyhow::Error::msg)?;
+        package::build(project, &names, arch, FetchOptions::default(), progress)
+    };
+    let nodes = match arch {
+        Arch::X86_64 => Architecture::Amd64,
+        Arch::Aarch64 => Architecture::Arm64,
+    };
+    let workstation = sdk::workstation()?;
+    let mut trees = build(&beside, workstation)?;
+    let others = trees.len();
+    trees.extend(build(&contained, arch)?);
+    let first_contained = if arch == workstation { 0 } else { others };
+    let programs = Programs::find(
+        trees[..others].iter().map(PackageTree::path),
+        trees[first_contained..].iter().map(PackageTree::path),
+        nodes,
+    )?;
     Ok(ClusterPrograms {
-        programs: Programs::find(trees.iter().map(PackageTree::path))?,
+        programs,
         _trees: trees,
     })
 }

@@ -8,7 +8,7 @@ use super::images::{APPLETS, applets};
 use super::{BIN, Cluster, HOME, write};
 use crate::emulator::Start;
 use anyhow::{Context, Result, ensure};
-use oci_image::{Architecture, Config, Image, Layer};
+use oci_image::{Config, Layer};
 use sandbox::SandboxChild;
 use std::ffi::OsString;
 use std::fs;
@@ -125,12 +125,12 @@ impl Cluster {
     /// Puts the images of the tests into the registry, as far as they can be made here.
     pub fn push_conformance_images(&self) -> Result<()> {
         let programs = self.plane.programs();
-        let loader = programs.tree(AGNHOST)?.join("usr").join(LOADER);
+        let loader = programs.contained_tree(AGNHOST)?.join("usr").join(LOADER);
         let tools =
             || -> Result<Layer> { applets(programs, &[&APPLETS[..], &MORE_APPLETS[..]].concat()) };
         for tag in ["2.63.0", "2.55"] {
             let mut layer = tools()?;
-            layer.copy(AGNHOST, programs.path(AGNHOST)?)?;
+            layer.copy(AGNHOST, programs.contained(AGNHOST)?)?;
             layer.link("agnhost-2", AGNHOST)?;
             layer.copy(LOADER, &loader)?;
             layer.folder("uploads", 0o755)?;
@@ -153,6 +153,11 @@ impl Cluster {
         };
         let name = format!("{IMAGES}/busybox:1.37.0-1");
         self.push_conformance(&name, &shell, tools()?)?;
+        let named = Config {
+            user: "1234".to_string(),
+            ..shell.clone()
+        };
+        self.push_conformance(&format!("{IMAGES}/nonroot:1.4"), &named, tools()?)?;
         let wait = "trap exit TERM INT; sleep 1000000 & wait";
         let pause = Config {
             entrypoint: ["/bin/sh", "-c", wait].map(str::to_string).to_vec(),
@@ -163,7 +168,7 @@ impl Cluster {
     }
 
     fn push_conformance(&self, name: &str, config: &Config, layer: Layer) -> Result<()> {
-        let image = Image::new(Architecture::Amd64, config, vec![layer]);
+        let image = self.plane.programs().image(config, layer);
         self.registry.push(name, &image)
     }
 

@@ -2,7 +2,7 @@
 
 use super::Programs;
 use anyhow::Result;
-use oci_image::{Architecture, Config, Image, Layer};
+use oci_image::{Config, Image, Layer};
 
 /// Those programs of busybox that containers call by name.
 pub(super) const APPLETS: [&str; 23] = [
@@ -12,27 +12,27 @@ pub(super) const APPLETS: [&str; 23] = [
 
 /// Small programs, and a shell that is started unless the container says otherwise.
 pub(super) fn tools(programs: &Programs) -> Result<Image> {
-    Ok(with_shell(applets(programs, &APPLETS)?))
+    Ok(with_shell(programs, applets(programs, &APPLETS)?))
 }
 
 /// The same in a layer that no other image has.
 pub(super) fn tools_of_its_own(programs: &Programs, name: &str) -> Result<Image> {
     let mut layer = applets(programs, &APPLETS)?;
     layer.folder(&format!("srv/{name}"), 0o755)?;
-    Ok(with_shell(layer))
+    Ok(with_shell(programs, layer))
 }
 
 /// kube-proxy, and the program by which it speaks to the packet filter.
 pub(super) fn service_proxy(programs: &Programs) -> Result<Image> {
     let mut layer = Layer::new();
     add_packet_filter(&mut layer, programs)?;
-    layer.copy("usr/bin/kube-proxy", programs.path("kube-proxy")?)?;
+    layer.copy("usr/bin/kube-proxy", programs.contained("kube-proxy")?)?;
     let config = Config {
         entrypoint: vec!["/usr/bin/kube-proxy".to_string()],
         environment: vec!["PATH=/usr/bin:/usr/sbin".to_string()],
         ..Config::default()
     };
-    Ok(Image::new(Architecture::Amd64, &config, vec![layer]))
+    Ok(programs.image(&config, layer))
 }
 
 /// What agents have that look into a node: the small programs, a client of the container
@@ -42,14 +42,14 @@ pub(super) fn agents(programs: &Programs) -> Result<Image> {
     // Whose C library has the loader that programs of Go ask for, too.
     add_packet_filter(&mut layer, programs)?;
     for name in ["crictl", "ebpf-guard", "trace-connections"] {
-        layer.copy(&format!("bin/{name}"), programs.path(name)?)?;
+        layer.copy(&format!("bin/{name}"), programs.contained(name)?)?;
     }
-    Ok(with_shell(layer))
+    Ok(with_shell(programs, layer))
 }
 
 /// Adds the packet filter's program and all libraries that it needs.
 fn add_packet_filter(layer: &mut Layer, programs: &Programs) -> Result<()> {
-    layer.tree("", programs.tree("nft")?)?;
+    layer.tree("", programs.contained_tree("nft")?)?;
     for folder in ["lib", "lib64"] {
         layer.link(folder, &format!("usr/{folder}"))?;
     }
@@ -59,7 +59,7 @@ fn add_packet_filter(layer: &mut Layer, programs: &Programs) -> Result<()> {
 /// Small programs, called by these names.
 pub(super) fn applets(programs: &Programs, names: &[&str]) -> Result<Layer> {
     let mut layer = Layer::new();
-    layer.copy("bin/busybox", programs.path("busybox")?)?;
+    layer.copy("bin/busybox", programs.contained("busybox")?)?;
     for name in names {
         layer.link(&format!("bin/{name}"), "busybox")?;
     }
@@ -68,11 +68,11 @@ pub(super) fn applets(programs: &Programs, names: &[&str]) -> Result<Layer> {
 }
 
 /// An image of one layer whose shell is started unless a container says otherwise.
-fn with_shell(layer: Layer) -> Image {
+fn with_shell(programs: &Programs, layer: Layer) -> Image {
     let config = Config {
         entrypoint: vec!["/bin/sh".to_string()],
         environment: vec!["PATH=/bin".to_string()],
         ..Config::default()
     };
-    Image::new(Architecture::Amd64, &config, vec![layer])
+    programs.image(&config, layer)
 }

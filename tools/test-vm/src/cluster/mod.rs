@@ -13,12 +13,14 @@ pub(crate) mod roles;
 
 pub use conformance::{Conformance, Selection};
 pub use control_plane::{ControlPlane, has_condition};
+pub use oci_image::Architecture;
 pub use registry::Registry;
 
 use crate::ec2::Ec2;
 use crate::emulator::Emulator;
 use crate::network::TestNetwork;
 use anyhow::{Context, Result};
+use oci_image::{Config, Image, Layer};
 use sandbox::Network;
 use std::collections::BTreeMap;
 use std::fs;
@@ -155,9 +157,14 @@ impl Place<'_> {
     }
 }
 
-/// Programs that run beside machines and in containers, wherever they lie.
+/// Programs that run beside machines, and those that run in containers of nodes, whose
+/// architecture may be another one.
 #[derive(Clone, Debug)]
-pub struct Programs(BTreeMap<String, Program>);
+pub struct Programs {
+    beside: BTreeMap<String, Program>,
+    contained: BTreeMap<String, Program>,
+    nodes: Architecture,
+}
 
 #[derive(Clone, Debug)]
 struct Program {
@@ -169,8 +176,22 @@ impl Programs {
     /// Where a tree may have programs.
     const FOLDERS: [&'static str; 2] = ["usr/bin", "usr/sbin"];
 
-    /// Those of `trees`.
-    pub fn find<'a>(trees: impl IntoIterator<Item = &'a Path>) -> Result<Self> {
+    /// Those of the trees `beside` and `contained`, of which the latter are for `nodes`.
+    pub fn find<'a>(
+        beside: impl IntoIterator<Item = &'a Path>,
+        contained: impl IntoIterator<Item = &'a Path>,
+        nodes: Architecture,
+    ) -> Result<Self> {
+        Ok(Self {
+            beside: Self::of_trees(beside)?,
+            contained: Self::of_trees(contained)?,
+            nodes,
+        })
+    }
+
+    fn of_trees<'a>(
+        trees: impl IntoIterator<Item = &'a Path>,
+    ) -> Result<BTreeMap<String, Program>> {
         let mut programs = BTreeMap::new();
         for tree in trees {
             let folders = Self::FOLDERS.map(|folder| tree.join(folder));
@@ -184,25 +205,36 @@ impl Programs {
                 }
             }
         }
-        Ok(Self(programs))
+        Ok(programs)
     }
 
-    /// The path of a program.
+    /// An image for nodes.
+    fn image(&self, config: &Config, layer: Layer) -> Image {
+        Image::new(self.nodes, config, vec![layer])
+    }
+
+    /// The path of a program that runs beside machines.
     pub fn path(&self, name: &str) -> Result<&Path> {
-        Ok(&self.program(name)?.path)
+        Ok(&Self::get(&self.beside, name)?.path)
     }
 
-    /// The tree that a program came with, which has the libraries that it needs.
-    fn tree(&self, name: &str) -> Result<&Path> {
-        Ok(&self.program(name)?.tree)
+    /// The path of a program for containers.
+    fn contained(&self, name: &str) -> Result<&Path> {
+        Ok(&Self::get(&self.contained, name)?.path)
     }
 
-    fn program(&self, name: &str) -> Result<&Program> {
-        let program = self.0.get(name);
+    /// The tree that a program for containers came with, which has the libraries that
+    /// it needs.
+    fn contained_tree(&self, name: &str) -> Result<&Path> {
+        Ok(&Self::get(&self.contained, name)?.tree)
+    }
+
+    fn get<'p>(programs: &'p BTreeMap<String, Program>, name: &str) -> Result<&'p Program> {
+        let program = programs.get(name);
         program.with_context(|| format!("the program {name} was not built"))
     }
 
-    /// Where each program is, and where it is to be seen.
+    /// Where each program that runs beside machines is, and where it is to be seen.
     fn binds(&self, names: &[&str]) -> Result<Vec<(&Path, String)>> {
         names
             .iter()

@@ -460,14 +460,17 @@ fn move_all(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Has cgo compile and link for `arch`. Libraries for another architecture lie in a
+/// folder of its own, and so does what tells of them.
 fn c_compiler(sandbox: Sandbox, arch: Arch) -> Result<Sandbox> {
-    let workstation = crate::sdk::workstation()?;
-    ensure!(
-        arch == workstation,
-        "programs with C code cannot be built for {arch} on {workstation}: the toolchain has no compiler for that"
-    );
+    let triple = arch.multiarch();
+    let compiler = match arch == crate::sdk::workstation()? {
+        true => "gcc".to_string(),
+        false => format!("{triple}-gcc"),
+    };
     Ok(sandbox
-        .env("CC", "gcc")
+        .env("CC", compiler)
+        .env("PKG_CONFIG_LIBDIR", format!("/usr/lib/{triple}/pkgconfig"))
         .env("CGO_CFLAGS", C_FLAGS)
         .env("CGO_CXXFLAGS", C_FLAGS))
 }
