@@ -157,7 +157,7 @@ impl Cluster {
             user: "1234".to_string(),
             ..shell.clone()
         };
-        self.push_conformance(&format!("{IMAGES}/nonroot:1.4"), &named, tools()?)?;
+        self.push_conformance(&format!("{IMAGES}/nonroot:1.5"), &named, tools()?)?;
         let wait = "trap exit TERM INT; sleep 1000000 & wait";
         let pause = Config {
             entrypoint: ["/bin/sh", "-c", wait].map(str::to_string).to_vec(),
