@@ -534,7 +534,8 @@ mod tests {
         fs::write(folder.join("old"), b"").unwrap();
         assert!(claim(&folder).unwrap_err().to_string().contains("another"));
         assert!(folder.join("old").exists());
-        drop(lock);
+        // Closed, it would still be held by what another test is just starting.
+        lock.unlock().unwrap();
         let _lock = claim(&folder).unwrap();
         assert!(!folder.join("old").exists());
     }
