@@ -116,33 +116,33 @@ pub(crate) fn start_egress(
     forwards: &[Forward],
     roles: Option<&Path>,
 ) -> Result<Running> {
-    let helper = helper_of_this_program();
-    let mut command = Command::new(&helper[0]);
-    command.args(&helper[1..]).arg("--egress").arg(socket);
+    let mut command = helper(join);
+    command.arg("--egress").arg(socket);
     for forward in forwards {
         command.arg("--node").arg(forward.to_argument());
     }
     if let Some(roles) = roles {
         command.arg("--roles").arg(roles);
     }
-    if let Some(pid) = join {
-        command.arg("--join").arg(pid.to_string());
-    }
     spawn(command)
 }
 
 /// Starts the helper that takes connections at `port` of loopback and drops them.
 pub(crate) fn start_dropping(join: Option<u32>, port: u16) -> Result<Running> {
+    let mut command = helper(join);
+    command.arg("--drop").arg(port.to_string());
+    spawn(command)
+}
+
+/// This program as the helper, in the network of the process `join` if there is one.
+fn helper(join: Option<u32>) -> Command {
     let helper = helper_of_this_program();
     let mut command = Command::new(&helper[0]);
-    command
-        .args(&helper[1..])
-        .arg("--drop")
-        .arg(port.to_string());
+    command.args(&helper[1..]);
     if let Some(pid) = join {
         command.arg("--join").arg(pid.to_string());
     }
-    spawn(command)
+    command
 }
 
 /// Starts a helper and waits until it says that everything in it listens.

@@ -1,8 +1,9 @@
 //! The node report: why a node of a cluster is not ready, or does not run what it is
 //! given, by what kubelet has said lately and by the room on the data partition.
 //!
-//! A unit makes it when somebody asks, and once a minute; nothing stays in memory. What is new since the last report, and what is over, is said on the console,
-//! since the API may be out of reach just when the node is.
+//! A unit makes it when somebody asks, and once a minute; nothing stays in memory. What
+//! is new since the last report, and what is over, is said on the console, since the API
+//! may be out of reach just when the node is.
 
 mod causes;
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::thread;
 use std::time::Duration;
 use test_vm::api::Api;
-use test_vm::cluster::has_condition;
+use test_vm::cluster::{has_condition, sleeper};
 use test_vm::disk::RawDisk;
 use test_vm::{Machine, Services};
 
@@ -59,14 +59,14 @@ pub(crate) fn node_troubles(stage: &mut Stage<'_>) -> Result<()> {
     node.cluster.plane.start_api_server()?;
     host.has_none()?;
 
-    let image = node.cluster.add_tools("dropped:1")?;
+    let image = node.cluster.registry.add_tools_as("dropped:1")?;
     node.cluster.registry.drop_connections()?;
     node.cluster.plane.apply(&sleeper("dropped", &image))?;
     host.has("registry")?;
     node.cluster.registry.serve_again()?;
     host.runs(&node, "pod/dropped")?;
 
-    let image = node.cluster.add_tools("altered:1")?;
+    let image = node.cluster.registry.add_tools_as("altered:1")?;
     node.cluster.registry.flip_bit_of("altered:1")?;
     node.cluster.plane.apply(&sleeper("altered", &image))?;
     host.has("image-content")?;
@@ -120,21 +120,6 @@ const CONSOLE: [&str; 7] = [
 /// A node that has been short of something says so for five minutes by default.
 const SOON_OVER: &str = "[settings.kubelet-configuration]\n\
                          evictionPressureTransitionPeriod = \"5s\"\n";
-
-fn sleeper(name: &str, image: &str) -> String {
-    format!(
-        r#"apiVersion: v1
-kind: Pod
-metadata: {{ name: {name} }}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: sleeper
-    image: {image}
-    args: ["-c", "trap exit TERM; sleep 1000000 & wait"]
-"#
-    )
-}
 
 /// Takes the room of the data partition but for a few percent.
 const FILLER: &str = r#"apiVersion: v1

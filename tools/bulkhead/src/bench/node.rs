@@ -6,7 +6,7 @@ use crate::run::Node;
 use crate::vm::{ClusterPrograms, Emulation};
 use anyhow::Result;
 use std::path::Path;
-use test_vm::cluster::has_condition;
+use test_vm::cluster::{has_condition, sleeper};
 use test_vm::probe::Probe;
 use test_vm::{Builder, Disk, Machine};
 
@@ -55,7 +55,7 @@ pub fn measure(
         is_running(&node, &["--namespace=kube-system"])
     })?;
     let before = (machine.cpu_seconds(), machine.wall_seconds());
-    plane.apply(&pod(&node.cluster.tools()))?;
+    plane.apply(&sleeper("sleeper", &node.cluster.tools()))?;
     machine.wait_until("the pod runs", STEP, || is_running(&node, &[]))?;
     rows.push(Row::time(
         "node: a pod from an image that is there",
@@ -94,19 +94,4 @@ fn is_running(node: &Node, arguments: &[&str]) -> bool {
             !pods.is_empty() && pods.iter().all(|pod| has_condition(pod, "Ready"))
         })
     })
-}
-
-fn pod(image: &str) -> String {
-    format!(
-        r#"apiVersion: v1
-kind: Pod
-metadata: {{ name: sleeper }}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: sleeper
-    image: {image}
-    args: ["-c", "trap exit TERM; sleep 1000000 & wait"]
-"#
-    )
 }

@@ -10,13 +10,9 @@ pub(super) const APPLETS: [&str; 23] = [
     "mount", "nc", "sed", "sh", "sleep", "sync", "tail", "touch", "true", "umount", "wget",
 ];
 
-/// Small programs, and a shell that is started unless the container says otherwise.
-pub(super) fn tools(programs: &Programs) -> Result<Image> {
-    Ok(with_shell(programs, applets(programs, &APPLETS)?))
-}
-
-/// The same in a layer that no other image has.
-pub(super) fn tools_of_its_own(programs: &Programs, name: &str) -> Result<Image> {
+/// Small programs, and a shell that is started unless the container says otherwise. The
+/// image called `name` shares its layer with no other.
+pub(super) fn tools(programs: &Programs, name: &str) -> Result<Image> {
     let mut layer = applets(programs, &APPLETS)?;
     layer.folder(&format!("srv/{name}"), 0o755)?;
     Ok(with_shell(programs, layer))

@@ -125,14 +125,6 @@ impl Cluster {
         Ok(self.registry.image(AGENTS))
     }
 
-    /// Puts another image with busybox into the registry, which shares no layer with any
-    /// other; returns its name as nodes know it.
-    pub fn add_tools(&self, name: &str) -> Result<String> {
-        let image = images::tools_of_its_own(self.plane.programs(), name)?;
-        self.registry.push(name, &image)?;
-        Ok(self.registry.image(name))
-    }
-
     /// The name of an image with busybox, as nodes know it.
     pub fn tools(&self) -> String {
         self.registry.image(TOOLS)
@@ -155,6 +147,22 @@ impl Place<'_> {
             Self::Workstation => Network::Host,
         }
     }
+}
+
+/// A pod called `name` that waits, of an image whose entry is a shell.
+pub fn sleeper(name: &str, image: &str) -> String {
+    format!(
+        r#"apiVersion: v1
+kind: Pod
+metadata: {{ name: {name} }}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: sleeper
+    image: {image}
+    args: ["-c", "trap exit TERM; sleep 1000000 & wait"]
+"#
+    )
 }
 
 /// Programs that run beside machines, and those that run in containers of nodes, whose

@@ -114,9 +114,9 @@ impl Registry {
         self.add_tools_as(TOOLS)
     }
 
-    /// The same under a name of its own, such as `tools:2`.
+    /// The same under a name of its own, such as `tools:2`, and of a layer of its own.
     pub fn add_tools_as(&self, name: &str) -> Result<String> {
-        self.push(name, &images::tools(&self.programs)?)?;
+        self.push(name, &images::tools(&self.programs, name)?)?;
         Ok(self.image(name))
     }
 
