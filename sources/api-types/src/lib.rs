@@ -5,9 +5,11 @@
 //! crate `settings` checks. To change a route, start here, then go to
 //! `apiserver`'s `routes` and to `apiclient`.
 
+pub mod exec;
 mod settings;
 mod storage;
 mod updates;
+pub mod websocket;
 
 pub use settings::*;
 pub use storage::*;

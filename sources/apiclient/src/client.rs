@@ -1,6 +1,7 @@
 //! The server's client: HTTP/1.1 over a Unix socket, one request per connection.
 
 use crate::http;
+use api_types::websocket;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -92,49 +93,50 @@ impl Client {
 
     /// Sends a request. A status other than 2xx is an error.
     pub fn send(&self, method: &str, uri: &str, body: Option<&[u8]>) -> Result<Answer, Error> {
-        self.send_with(method, uri, CLOSE, body)
-    }
-
-    /// The same, with header lines about the connection, each with its end.
-    pub fn send_with(
-        &self,
-        method: &str,
-        uri: &str,
-        connection: &str,
-        body: Option<&[u8]>,
-    ) -> Result<Answer, Error> {
-        let http::Answer {
-            status,
-            reason,
-            body,
-            ..
-        } = self
-            .exchange(method, uri, connection, body)
-            .map_err(|cause| Error::Connection {
-                socket: self.socket.clone(),
-                cause,
-            })?;
-        if (200..300).contains(&status) {
+        let answered = self.exchange(method, uri, CLOSE, body);
+        let (_, bytes) = answered.map_err(|cause| self.broken(cause))?;
+        let answer = http::parse(&bytes).map_err(|cause| self.broken(cause))?;
+        if (200..300).contains(&answer.status) {
             return Ok(Answer {
-                status: format!("{status} {reason}"),
-                body,
+                status: format!("{} {}", answer.status, answer.reason),
+                body: answer.body,
             });
         }
-        Err(Error::Refused {
-            status,
-            method: method.to_string(),
-            uri: uri.to_string(),
-            body: String::from_utf8_lossy(&body).into_owned(),
-        })
+        Err(refused(method, uri, answer))
     }
 
+    /// Asks for a WebSocket: the connection, and what of it has been read already.
+    pub(crate) fn open(&self, uri: &str, key: &str) -> Result<(UnixStream, Vec<u8>), Error> {
+        let upgrade = format!(
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: {key}\r\n"
+        );
+        let answered = self.exchange("GET", uri, &upgrade, None);
+        let (stream, mut bytes) = answered.map_err(|cause| self.broken(cause))?;
+        let answer = http::parse(&bytes).map_err(|cause| self.broken(cause))?;
+        if answer.status != 101 || answer.accept != Some(websocket::accept(key)) {
+            return Err(refused("GET", uri, answer));
+        }
+        let begin = http::length(&bytes).unwrap_or(bytes.len());
+        Ok((stream, bytes.split_off(begin)))
+    }
+
+    fn broken(&self, cause: io::Error) -> Error {
+        Error::Connection {
+            socket: self.socket.clone(),
+            cause,
+        }
+    }
+
+    /// The connection, and the bytes of the answer to a request. `connection` is header
+    /// lines, each with its end.
     fn exchange(
         &self,
         method: &str,
         uri: &str,
         connection: &str,
         body: Option<&[u8]>,
-    ) -> io::Result<http::Answer> {
+    ) -> io::Result<(UnixStream, Vec<u8>)> {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(self.silence))?;
         stream.set_write_timeout(Some(self.silence))?;
@@ -152,15 +154,23 @@ impl Client {
         let sent = stream
             .write_all(head.as_bytes())
             .and_then(|()| stream.write_all(body));
-        // A server that refuses a long body answers and closes before it has
-        // all of it; what it says is worth more than the broken pipe.
         let mut answer = Vec::new();
         let received = read_answer(&mut (&stream).take(ANSWER_LIMIT), &mut answer);
-        http::parse(&answer).or_else(|error| {
-            sent?;
-            received?;
-            Err(error)
-        })
+        // A server that refuses a long body answers and closes before it has
+        // all of it; what it says is worth more than the broken pipe.
+        if answer.is_empty() {
+            sent.and(received)?;
+        }
+        Ok((stream, answer))
+    }
+}
+
+fn refused(method: &str, uri: &str, answer: http::Answer) -> Error {
+    Error::Refused {
+        status: answer.status,
+        method: method.to_string(),
+        uri: uri.to_string(),
+        body: String::from_utf8_lossy(&answer.body).into_owned(),
     }
 }
 

@@ -11,6 +11,8 @@ pub struct Answer {
     pub reason: String,
     /// Where to look instead.
     pub location: Option<String>,
+    /// What proves that a WebSocket is meant.
+    pub accept: Option<String>,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -51,6 +53,7 @@ struct Head {
     status: u16,
     reason: String,
     location: Option<String>,
+    accept: Option<String>,
     /// Where the body begins.
     end: usize,
     body: Body,
@@ -95,6 +98,7 @@ fn head(bytes: &[u8]) -> io::Result<Option<Head>> {
         status,
         reason: response.reason.unwrap_or_default().to_string(),
         location: header("location").map(str::to_string),
+        accept: header("sec-websocket-accept").map(str::to_string),
         end,
         body,
     }))
@@ -128,6 +132,7 @@ pub fn parse(bytes: &[u8]) -> io::Result<Answer> {
         status: head.status,
         reason: head.reason,
         location: head.location,
+        accept: head.accept,
         body,
     })
 }

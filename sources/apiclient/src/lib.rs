@@ -15,9 +15,11 @@ pub mod client;
 pub mod commands;
 pub mod context;
 mod documents;
+pub mod exec;
 mod http;
 mod output;
 mod remote;
+mod terminal;
 
 pub use client::{Client, Error};
 pub use context::Context;

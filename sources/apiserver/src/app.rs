@@ -1,5 +1,7 @@
 //! What all routes share.
 
+use crate::exec::Sessions;
+use crate::exec::containers::{Containers, HostContainers};
 use settings::Key;
 use settings_agent::{Applied, Host};
 use settings_store::Store;
@@ -17,6 +19,8 @@ pub struct App {
     /// The settings. The lock is held across file work, which happens on
     /// another thread, so it is an asynchronous one.
     pub store: Arc<AsyncMutex<Store<Folder>>>,
+    /// Commands that run in containers.
+    pub(crate) sessions: Arc<Sessions>,
     wanted: Arc<Wanted>,
     /// Held while files are written and units restarted, so that nobody writes
     /// older settings over newer ones.
@@ -75,9 +79,18 @@ impl App {
         Self {
             host: Arc::new(host),
             store: Arc::new(AsyncMutex::new(store)),
+            sessions: Arc::new(Sessions::new(Arc::new(HostContainers::default()))),
             wanted: Arc::new(Wanted::default()),
             applying: Arc::default(),
             ephemeral_storage: Arc::default(),
+        }
+    }
+
+    /// The same with other containers than the host's.
+    pub fn with_containers(self, containers: Arc<dyn Containers>) -> Self {
+        Self {
+            sessions: Arc::new(Sessions::new(containers)),
+            ..self
         }
     }
 

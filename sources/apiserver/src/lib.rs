@@ -12,6 +12,7 @@
 //! change leads to is for `settings`, `settings-store` and `settings-agent`.
 
 pub mod app;
+pub mod exec;
 pub mod http;
 pub mod router;
 mod routes;

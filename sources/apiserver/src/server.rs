@@ -1,6 +1,7 @@
 //! The socket in front of the router.
 
 use crate::app::App;
+use crate::exec;
 use crate::http::{Answer, Request};
 use crate::router;
 use anyhow::{Context, Result};
@@ -18,6 +19,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -87,10 +89,11 @@ pub async fn serve(
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
     tokio::select! {
-        () = accept(&listener, &places, app, limits) => {}
+        () = accept(&listener, &places, app.clone(), limits) => {}
         () = stop => {}
     }
     let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
+    app.sessions.end().await;
     // A client that keeps its connection open does not hold up the end.
     let _ = tokio::time::timeout(LAST_ANSWERS, places.acquire_many(all)).await;
 }
@@ -121,18 +124,32 @@ async fn accept(listener: &UnixListener, places: &Arc<Semaphore>, app: App, limi
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 async fn connection(stream: UnixStream, app: App, limits: Limits) {
-    let service = service_fn(move |request| {
-        let app = app.clone();
-        async move { Ok::<_, Infallible>(respond(&app, request, limits.read).await) }
+    let is_session = AtomicBool::new(false);
+    let service = service_fn(|request| {
+        let (app, is_session) = (&app, &is_session);
+        async move {
+            if let Some(answer) = exec::upgrade(&request) {
+                is_session.store(true, Ordering::Relaxed);
+                return Ok(answer);
+            }
+            Ok::<_, Infallible>(respond(app, request, limits.read).await)
+        }
     });
     let served = http1::Builder::new()
         .timer(io::Timer)
         .header_read_timeout(limits.read)
         .max_buf_size(64 * 1024)
         .serve_connection(io::Stream::new(stream, limits.write), service)
+        .without_shutdown()
         .await;
-    if let Err(error) = served {
-        tracing::debug!("connection ended: {error}");
+    match served {
+        Ok(parts) if is_session.load(Ordering::Relaxed) => {
+            app.sessions
+                .take(parts.io.into_inner(), &parts.read_buf)
+                .await;
+        }
+        Ok(_) => {}
+        Err(error) => tracing::debug!("connection ended: {error}"),
     }
 }
 

@@ -3,6 +3,7 @@
 //! `docs/reference/openapi.yaml` are made from it.
 
 use crate::app::App;
+use crate::exec;
 use crate::http::{Reply, Request};
 use crate::routes::{
     absent, actions, check, ephemeral_storage, history, inventory, metadata, network, report,
@@ -99,6 +100,8 @@ pub enum Success {
     TextOrJson,
     /// 200 with a file of this media type.
     File(&'static str),
+    /// 101, and then messages.
+    WebSocket,
 }
 
 /// Requests of the form `METHOD URI BODY`.
@@ -758,8 +761,15 @@ pub static ROUTES: &[Route] = &[
     Route {
         method: "GET",
         path: "/exec",
-        summary: "Not in this release: no command is run in host containers yet.",
-        ..ABSENT
+        summary: "Runs a command in a host container, over a WebSocket: \
+                  [what travels over it](../api.md#exec).",
+        origin: Origin::Bottlerocket,
+        query: &[],
+        body: Body::None,
+        success: Some(Success::WebSocket),
+        refusals: &[],
+        example: example("GET /exec"),
+        handle: handler!(|_app, _request| Err(exec::no_websocket())),
     },
 ];
 
@@ -788,6 +798,7 @@ impl Success {
     /// Its status.
     pub fn status(self) -> u16 {
         match self {
+            Self::WebSocket => 101,
             Self::Done => 204,
             Self::Json(_) | Self::TextOrJson | Self::File(_) => 200,
         }

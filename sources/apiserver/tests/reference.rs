@@ -89,6 +89,7 @@ async fn describe(route: &Route, page: &mut String) {
         Some(Success::Json(_)) => "Answers 200 with JSON. ".to_string(),
         Some(Success::TextOrJson) => "Answers 200 with text or JSON. ".to_string(),
         Some(Success::File(kind)) => format!("Answers 200 with `{kind}`. "),
+        Some(Success::WebSocket) => "Answers 101. ".to_string(),
     };
     let refusals: Vec<String> = route.refusals.iter().map(u16::to_string).collect();
     let refusals = match refusals.is_empty() {
@@ -207,7 +208,7 @@ fn responses(route: &Route) -> Value {
     if let Some(success) = route.success {
         let mut response = json!({ "description": "Done." });
         let content = match success {
-            Success::Done => None,
+            Success::Done | Success::WebSocket => None,
             Success::Json(schema) => Some(json!({ "application/json": { "schema": schema() } })),
             Success::TextOrJson => Some(json!({
                 "text/plain": { "schema": { "type": "string" } },

@@ -404,3 +404,10 @@ pub struct Waited {
     #[prost(uint32, tag = "1")]
     pub exit_status: u32,
 }
+
+/// `services.tasks.StartResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Started {
+    #[prost(uint32, tag = "1")]
+    pub pid: u32,
+}

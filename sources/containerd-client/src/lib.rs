@@ -15,5 +15,10 @@ pub mod task;
 pub use api::Image;
 pub use grpc::Client;
 
+/// The containerd that is for host containers alone, and what it has them under.
+pub const HOST_SOCKET: &str = "/run/host-containerd/containerd.sock";
+/// The namespace in which they are.
+pub const HOST_NAMESPACE: &str = "default";
+
 /// What keeps layers of images and roots of containers.
 pub const SNAPSHOTTER: &str = "overlayfs";

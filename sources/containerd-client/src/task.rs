@@ -2,7 +2,7 @@
 
 use crate::api::{
     Any, CloseInput, Container, ContainerId, ContainerMessage, CreateTask, ExecProcess, Kill,
-    Mounts, Nothing, PrepareSnapshot, ProcessId, ResizePty, Runtime, Snapshot, Waited,
+    Mounts, Nothing, PrepareSnapshot, ProcessId, ResizePty, Runtime, Snapshot, Started, Waited,
 };
 use crate::grpc::{Answer, Client};
 use crate::{SNAPSHOTTER, image::ImageConfig};
@@ -166,12 +166,12 @@ impl Process {
         }
     }
 
-    /// Starts it.
-    pub async fn start(&self, client: &Client) -> Result<()> {
-        client
-            .call::<Nothing>("tasks.v1.Tasks/Start", None, &self.id())
-            .await
-            .map(drop)
+    /// Starts it; its number on the host.
+    pub async fn start(&self, client: &Client) -> Result<u32> {
+        let started: Started = client
+            .call("tasks.v1.Tasks/Start", None, &self.id())
+            .await?;
+        Ok(started.pid)
     }
 
     /// Waits until it has ended; its exit status. `None` if it is not there.

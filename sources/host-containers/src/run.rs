@@ -5,7 +5,7 @@ use crate::credentials::Registries;
 use crate::spec::Container;
 use anyhow::{Context, Result, bail};
 use containerd_client::task::{self, Pipes, Process};
-use containerd_client::{Client, image, pull};
+use containerd_client::{Client, HOST_NAMESPACE, HOST_SOCKET, image, pull};
 use nix::libc::{SIGKILL, SIGTERM};
 use nix::sys::stat::Mode;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -17,9 +17,6 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The containerd that is for host containers alone.
-const SOCKET: &str = "/run/host-containerd/containerd.sock";
-const NAMESPACE: &str = "default";
 /// Where it keeps its data.
 const DATA: &str = "/var/lib/host-containerd";
 /// Mirrors of registries.
@@ -46,7 +43,7 @@ pub fn run(name: &str) -> Result<()> {
         .build()
         .context("cannot start")?;
     runtime.block_on(async {
-        let client = Client::connect(Path::new(SOCKET), NAMESPACE).await?;
+        let client = Client::connect(Path::new(HOST_SOCKET), HOST_NAMESPACE).await?;
         remove_rest(&client, name).await?;
         let mut end = signal(SignalKind::terminate()).context("cannot wait for signals")?;
         let image = tokio::select! {

@@ -1,9 +1,9 @@
 //! System calls that neither std nor nix wraps: resizing a partition that is
-//! in use, growing a mounted ext4, SELinux labels.
+//! in use, growing a mounted ext4, SELinux labels, the size of a terminal.
 
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -18,6 +18,7 @@ mod ioctls {
     nix::ioctl_read!(block_device_size, 0x12, 114, u64);
     nix::ioctl_write_ptr!(ext4_resize, b'f', 16, u64);
     nix::ioctl_readwrite!(nvme_admin, b'N', 0x41, super::NvmeCommand);
+    nix::ioctl_read_bad!(window_size, nix::libc::TIOCGWINSZ, nix::libc::winsize);
 }
 
 /// `struct blkpg_ioctl_arg` of linux/blkpg.h.
@@ -110,6 +111,20 @@ pub fn nvme_controller(disk: &File) -> Result<[u8; 4096]> {
     unsafe { ioctls::nvme_admin(disk.as_raw_fd(), &mut command) }
         .context("identifying the NVMe controller")?;
     Ok(description)
+}
+
+/// How many lines a terminal has, and how many characters in each.
+pub fn window_size(terminal: BorrowedFd<'_>) -> Result<(u16, u16)> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCGWINSZ writes one winsize to the address it is given.
+    unsafe { ioctls::window_size(terminal.as_raw_fd(), &mut size) }
+        .context("asking a terminal for its size")?;
+    Ok((size.ws_row, size.ws_col))
 }
 
 /// Grows the mounted ext4 that `folder` lies on to `blocks` of its blocks.

@@ -34,6 +34,7 @@ const TARGETS: &[(&str, Property)] = &[
     ("settings-toml", settings::properties::toml),
     ("user-data", early_boot::properties::user_data),
     ("verity-superblock", boot_slots::properties::verity_superblock),
+    ("websocket", api_types::websocket::properties::decoding),
 ];
 
 /// Environment variable with the target's name.

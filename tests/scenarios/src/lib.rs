@@ -284,9 +284,9 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "host-containers",
-        about: "host containers come from a registry, see of the host what they should, and go when disabled",
+        about: "host containers come from a registry, see of the host what they should, have commands run in them, and go when disabled",
         tier: Tier::Two,
-        budget: 250.0,
+        budget: 300.0,
         cluster: true,
         run: scenarios::host_containers::host_containers,
     },

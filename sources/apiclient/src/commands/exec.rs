@@ -1,14 +1,13 @@
 //! `exec`: a command in a container of the host.
 
 use crate::cli::{Command, Flag, Hint, Matches, Operands, Subcommand, Takes};
-use crate::client::Error;
 use crate::context::Context;
-use anyhow::{Result, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use crate::exec::{self, Ends};
+use anyhow::{Context as _, Result};
+use api_types::exec::Tty;
 use std::ffi::OsString;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{IsTerminal, stdin, stdout};
+use std::os::fd::AsFd;
 
 const TTY: Flag = Flag {
     names: &["-t", "--tty"],
@@ -68,45 +67,27 @@ impl Exec {
             tty,
         })
     }
-
-    fn wants_terminal(&self) -> bool {
-        self.tty
-            .unwrap_or_else(|| stdin().is_terminal() && stdout().is_terminal())
-    }
 }
 
 impl Command for Exec {
     fn run(&self, context: &mut Context<'_>) -> Result<u8> {
-        let upgrade = format!(
-            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: {}\r\n",
-            nonce()
-        );
-        let what = format!(
-            "cannot run {:?} in {}{}",
-            self.command[0],
-            self.target,
-            if self.wants_terminal() {
-                " with a terminal"
-            } else {
-                ""
-            }
-        );
-        match context.client().send_with("GET", "/exec", &upgrade, None) {
-            Err(Error::Refused { status: 101, .. }) => bail!(
-                "{what}: the server would, but this version of apiclient holds no sessions; use \
-                 that of the server's release"
-            ),
-            Err(error) => Err(anyhow::Error::from(error).context(what)),
-            Ok(answer) => bail!("{what}: the server answers {}", answer.status),
-        }
+        let wants_terminal = self
+            .tty
+            .unwrap_or_else(|| stdin().is_terminal() && stdout().is_terminal());
+        let (client, target, command) = (context.client(), &self.target, &self.command);
+        let (input, output) = (stdin(), stdout());
+        let ends = Ends {
+            input: input.as_fd(),
+            output: output.as_fd(),
+        };
+        let ran = if wants_terminal && input.is_terminal() {
+            exec::run_in_terminal(client, target, command, ends)
+        } else {
+            let tty = wants_terminal.then_some(Tty { size: None });
+            exec::run(client, target, command, tty, ends)
+        };
+        ran.with_context(|| format!("cannot run {:?} in {target}", self.command[0]))
     }
-}
-
-/// What a WebSocket handshake wants: 16 bytes by chance, in base64.
-fn nonce() -> String {
-    let random = [(); 2].map(|()| RandomState::new().build_hasher().finish().to_le_bytes());
-    STANDARD.encode(random.concat())
 }
 
 #[cfg(test)]

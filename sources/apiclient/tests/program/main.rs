@@ -4,6 +4,7 @@
 
 mod exchanges;
 mod support;
+mod terminal;
 
 use std::path::Path;
 use support::{Script, run};

@@ -25,6 +25,11 @@ impl Stream {
             stalled: None,
         }
     }
+
+    /// The connection itself.
+    pub fn into_inner(self) -> UnixStream {
+        self.stream
+    }
 }
 
 impl Read for Stream {

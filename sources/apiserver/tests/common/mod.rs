@@ -198,7 +198,10 @@ impl Running {
     }
 
     pub fn with(limits: server::Limits) -> Self {
-        let machine = Machine::new();
+        Self::of(Machine::new(), limits)
+    }
+
+    pub fn of(machine: Machine, limits: server::Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("api.sock");
         let (app, path) = (machine.app.clone(), socket.clone());

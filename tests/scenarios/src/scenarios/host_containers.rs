@@ -1,8 +1,9 @@
 //! Containers that serve the host, apart from Kubernetes.
 
-use super::set;
+use super::{exec, set};
 use crate::stage::{BOOT, Stage};
 use anyhow::{Context, Result, bail, ensure};
+use apiclient::Client;
 use serde_json::json;
 use std::sync::Arc;
 use test_vm::api::Api;
@@ -155,6 +156,8 @@ pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
         .read("/sys/fs/cgroup/host_containers.slice/cpu.weight")?;
     ensure!(weight == "20\n", "host containers weigh {weight}");
     stage.note("control and admin see what they should, and get no further");
+    exec::check(&host)?;
+    stage.note("commands run in control as if it were here");
 
     // With Kubernetes' containerd stopped, by admin, another source restarts just the one.
     host.wait_until_inactive("containerd.service")?;
@@ -339,9 +342,19 @@ fn check_mount(said: &str, place: &str, access: &str) -> Result<()> {
 }
 
 /// A machine and its host containers, as the probe sees them.
-struct Host<'a>(&'a Machine);
+pub(crate) struct Host<'a>(&'a Machine);
 
 impl Host<'_> {
+    /// The client of its API.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.0.api_socket())
+    }
+
+    /// Waits until something is as it should be.
+    pub(crate) fn wait(&self, what: &str, is_so: impl FnMut() -> bool) -> Result<()> {
+        self.0.wait_until(what, SAID, is_so)
+    }
+
     fn probe(&self) -> Result<Probe<std::os::unix::net::UnixStream>> {
         Probe::connect(&self.0.probe_socket())
     }

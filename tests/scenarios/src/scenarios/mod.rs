@@ -5,6 +5,7 @@ pub(crate) mod boot;
 pub(crate) mod cluster;
 pub(crate) mod diagnostics;
 pub(crate) mod ec2;
+pub(crate) mod exec;
 pub(crate) mod host_containers;
 pub(crate) mod network;
 pub(crate) mod pods;
