@@ -45,6 +45,10 @@ pub struct Update {
     pub waves: Waves,
     /// The files of the release.
     pub images: Images,
+    /// The root hash of the root's verity tree. Hosts of this project refuse a release
+    /// without it; Bottlerocket's manifests do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_hash: Option<String>,
 }
 
 /// Names of a release's targets in the repository.
@@ -85,20 +89,57 @@ pub enum ManifestError {
 impl Manifest {
     /// Reads `manifest.json`.
     pub fn parse(json: &[u8]) -> Result<Self, ManifestError> {
-        let manifest: Self = serde_json::from_slice(json)?;
-        for (second, update) in manifest.updates.iter().enumerate() {
-            let earlier = &manifest.updates[..second];
-            if let Some(first) = earlier.iter().position(|other| other.is_same(update)) {
-                return Err(ManifestError::Twice {
-                    first,
-                    second,
-                    variant: update.variant.clone(),
-                    arch: update.arch.clone(),
-                    version: update.version.clone(),
-                });
-            }
+        let mut manifest = Self::default();
+        let read: Self = serde_json::from_slice(json)?;
+        manifest.migrations = read.migrations;
+        for update in read.updates {
+            manifest.push(update)?;
         }
         Ok(manifest)
+    }
+
+    /// Adds a release, and lets hosts of its variant and architecture go up to its
+    /// `max_version`.
+    pub fn release(&mut self, update: Update) -> Result<(), ManifestError> {
+        let (variant, arch, max) = (
+            update.variant.clone(),
+            update.arch.clone(),
+            update.max_version.clone(),
+        );
+        self.push(update)?;
+        self.limit(&variant, &arch, &max);
+        Ok(())
+    }
+
+    /// Makes `max_version` the newest version that hosts of a variant and architecture may
+    /// run. Says how many releases that concerns.
+    pub fn limit(&mut self, variant: &str, arch: &str, max_version: &Version) -> usize {
+        let concerned = (self.updates.iter_mut())
+            .filter(|update| update.variant == variant && update.arch == arch);
+        concerned
+            .map(|update| update.max_version = max_version.clone())
+            .count()
+    }
+
+    /// Releases as JSON, as it stands in a repository.
+    pub fn to_json(&self) -> Result<Vec<u8>, ManifestError> {
+        let mut json = serde_json::to_vec_pretty(self)?;
+        json.push(b'\n');
+        Ok(json)
+    }
+
+    fn push(&mut self, update: Update) -> Result<(), ManifestError> {
+        if let Some(first) = (self.updates.iter()).position(|other| other.is_same(&update)) {
+            return Err(ManifestError::Twice {
+                first,
+                second: self.updates.len(),
+                variant: update.variant,
+                arch: update.arch,
+                version: update.version,
+            });
+        }
+        self.updates.push(update);
+        Ok(())
     }
 
     /// All releases, in the file's order.
@@ -143,6 +184,26 @@ mod tests {
         });
         let manifest = Manifest::parse(json.to_string().as_bytes()).unwrap();
         assert_eq!(serde_json::to_value(&manifest).unwrap(), json);
+    }
+
+    #[test]
+    fn a_release_raises_the_limit_of_its_own_kind_only() {
+        let mut other = update("1.0.0");
+        other["variant"] = json!("other");
+        let json = json!({"updates": [update("1.0.0"), other]});
+        let mut manifest = Manifest::parse(json.to_string().as_bytes()).unwrap();
+        let mut next: Update = serde_json::from_value(update("3.0.0")).unwrap();
+        next.max_version = next.version.clone();
+        manifest.release(next.clone()).unwrap();
+        let limits = |manifest: &Manifest| {
+            let limit = |update: &Update| update.max_version.to_string();
+            manifest.updates().iter().map(limit).collect::<Vec<_>>()
+        };
+        assert_eq!(limits(&manifest), ["3.0.0", "2.0.0", "3.0.0"]);
+        assert!(manifest.release(next).is_err(), "a release is there once");
+        let recalled = "1.0.0".to_string().try_into().unwrap();
+        assert_eq!(manifest.limit("metal-core", "x86_64", &recalled), 2);
+        assert_eq!(limits(&manifest), ["1.0.0", "2.0.0", "1.0.0"]);
     }
 
     #[test]

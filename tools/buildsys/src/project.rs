@@ -92,6 +92,11 @@ impl Project {
         self.folders.data.join("keys")
     }
 
+    /// Where the keys of update repositories lie; not safe to delete.
+    pub fn update_keys_dir(&self) -> PathBuf {
+        self.folders.data.join("update-keys")
+    }
+
     /// Where downloads lie, each by what it is or by its hash.
     pub fn downloads_dir(&self) -> PathBuf {
         self.folders.cache.join("archives")

@@ -16,6 +16,7 @@ mod inspect;
 mod keys;
 mod lock;
 mod output;
+mod repo;
 mod run;
 mod scenario;
 mod verify;
@@ -53,6 +54,8 @@ enum Verb {
     Scenario(scenario::Args),
     /// Show how an image would be uploaded and registered as an AMI.
     Ami(ami::Args),
+    /// Make and extend a repository that hosts are updated from.
+    Repo(repo::Args),
     /// Run Kubernetes' own tests against a node.
     Conformance(conformance::Args),
     /// Measure a boot and the image.
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
             Verb::Run(args) => run::run(args),
             Verb::Scenario(args) => scenario::run(args),
             Verb::Ami(args) => ami::run(args),
+            Verb::Repo(args) => repo::run(args),
             Verb::Conformance(args) => conformance::run(args),
             Verb::Bench(args) => bench::run(args),
             Verb::Fuzz(args) => fuzz::run(args),

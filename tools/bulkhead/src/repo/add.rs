@@ -1,0 +1,65 @@
+//! `bulkhead repo add`.
+
+use super::Place;
+use anyhow::{Context, Result};
+use buildsys::image::description::Description;
+use std::fs;
+use std::path::PathBuf;
+use sysutil::time::Time;
+use update_metadata::Waves;
+use update_repository::{Release, Schedule};
+
+/// Arguments of `repo add`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    place: Place,
+    /// Folder of the image, as the build made it
+    #[arg(long)]
+    image: PathBuf,
+    /// File with the schedule of waves; everybody within six days if not given
+    #[arg(long, conflicts_with = "at_once")]
+    waves: Option<PathBuf>,
+    /// Release to all hosts at once
+    #[arg(long)]
+    at_once: bool,
+    /// When the release begins, as in 2026-11-28T10:20:30Z; now if not given
+    #[arg(long)]
+    start: Option<String>,
+}
+
+/// Adds the image.
+pub fn run(args: Args) -> Result<()> {
+    let image = Description::read(&args.image)?;
+    let start = match &args.start {
+        None => Time::now(),
+        Some(text) => Time::parse(text)
+            .with_context(|| format!("--start {text} is no moment such as 2026-11-28T10:20:30Z"))?,
+    };
+    let waves = match &args.waves {
+        _ if args.at_once => Waves::default(),
+        None => Schedule::default().waves(start)?,
+        Some(path) => {
+            let text = fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            (Schedule::parse(&text).and_then(|schedule| schedule.waves(start)))
+                .with_context(|| format!("{} is no schedule", path.display()))?
+        }
+    };
+    let release = Release {
+        version: image
+            .version
+            .clone()
+            .try_into()
+            .map_err(anyhow::Error::msg)?,
+        root_hash: image.root_hash.clone(),
+        waves,
+        boot: args.image.join("bulkhead.efi"),
+        root: args.image.join("root.erofs"),
+        hash: args.image.join("root.verity"),
+    };
+    let repository = args.place.repository(&image.variant, &image.arch);
+    repository.add(&args.place.keys.load()?, &release)?;
+    super::say(&format!("released {}", image.version), &repository);
+    Ok(())
+}

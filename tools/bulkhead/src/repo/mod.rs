@@ -1,0 +1,84 @@
+//! `bulkhead repo`: repositories that hosts are updated from.
+
+mod add;
+mod create;
+mod limit;
+mod refresh;
+
+use anyhow::Result;
+use buildsys::project::Project;
+use clap::Subcommand;
+use std::path::PathBuf;
+use update_repository::{Keys, Repository};
+
+/// Arguments of `repo`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Make the keys that releases are signed with
+    Create(create::Args),
+    /// Release an image: sign it and add it to a repository
+    Add(add::Args),
+    /// Say which version hosts may run at most; newer ones are recalled
+    Limit(limit::Args),
+    /// Sign a repository anew before it expires
+    Refresh(refresh::Args),
+}
+
+/// Does what was asked for.
+pub fn run(args: Args) -> Result<()> {
+    match args.verb {
+        Verb::Create(args) => create::run(args),
+        Verb::Add(args) => add::run(args),
+        Verb::Limit(args) => limit::run(args),
+        Verb::Refresh(args) => refresh::run(args),
+    }
+}
+
+/// Where keys and repository lie: the arguments that these verbs share.
+#[derive(Clone, Debug, clap::Args)]
+struct Place {
+    /// Folder of the repository
+    #[arg(long)]
+    repo: PathBuf,
+    #[command(flatten)]
+    keys: KeyFolder,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct KeyFolder {
+    /// Folder of the keys, when it is not the usual one
+    #[arg(long)]
+    keys: Option<PathBuf>,
+}
+
+impl KeyFolder {
+    fn path(&self) -> Result<PathBuf> {
+        match &self.keys {
+            Some(folder) => Ok(folder.clone()),
+            None => Ok(Project::find()?.update_keys_dir()),
+        }
+    }
+
+    fn load(&self) -> Result<Keys> {
+        Keys::load(&self.path()?)
+    }
+}
+
+impl Place {
+    fn repository(&self, variant: &str, arch: &str) -> Repository {
+        Repository::new(&self.repo, variant, arch)
+    }
+}
+
+fn say(what: &str, repository: &Repository) {
+    println!(
+        "{what}; {} is good for a week",
+        repository.metadata().display()
+    );
+}
