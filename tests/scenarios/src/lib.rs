@@ -32,7 +32,7 @@ impl Tier {
     pub fn limit(self) -> f64 {
         match self {
             Self::One => 25.0 * 60.0,
-            Self::Two => 120.0 * 60.0,
+            Self::Two => 150.0 * 60.0,
         }
     }
 
@@ -233,6 +233,14 @@ pub const ALL: &[Scenario] = &[
         budget: 120.0,
         cluster: false,
         run: scenarios::network::configured,
+    },
+    Scenario {
+        name: "network-outage",
+        about: "a host without a network says on its console what it sees of its cards, and works when the cable is in",
+        tier: Tier::Two,
+        budget: 80.0,
+        cluster: false,
+        run: scenarios::network::outage,
     },
     Scenario {
         name: "support-bundle",

@@ -3,17 +3,23 @@
 //! programs look for below `/run/netdog`.
 
 mod lease;
+mod outage;
 mod primary;
 
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::Deserialize;
 use sysutil::fs::read_text_if_present;
 
 use lease::Lease;
+use outage::Outage;
 
 /// Where networkd keeps its state, which it replaces by renaming.
 const STATE_FOLDER: &str = "run/systemd/netif";
@@ -44,24 +50,50 @@ pub fn run() -> Result<()> {
             AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE,
         )
         .with_context(|| format!("watching {}: is networkd running?", folder.display()))?;
-    update_all(root)?;
+    let mut outage = Outage::new(Instant::now());
+    update_all(root, &mut outage)?;
     sysutil::notify::ready()?;
     loop {
-        let events = changes
-            .read_events()
-            .with_context(|| format!("watching {}", folder.display()))?;
-        if events
-            .iter()
-            .any(|event| event.name.as_deref().is_none_or(|name| name == STATE))
-        {
-            update_all(root)?;
+        let patience = outage.next_look(Instant::now());
+        // Without end, too, should it ever be more than the call takes.
+        let patience = patience.map_or(PollTimeout::NONE, |patience| {
+            PollTimeout::try_from(patience).unwrap_or(PollTimeout::NONE)
+        });
+        let watching = || format!("watching {}", folder.display());
+        let mut descriptor = [PollFd::new(changes.as_fd(), PollFlags::POLLIN)];
+        let is_due = match poll(&mut descriptor, patience) {
+            Ok(0) => true,
+            Ok(_) => changes
+                .read_events()
+                .with_context(watching)?
+                .iter()
+                .any(|event| event.name.as_deref().is_none_or(|name| name == STATE)),
+            Err(Errno::EINTR) => false,
+            Err(error) => return Err(error).with_context(watching),
+        };
+        if is_due {
+            update_all(root, &mut outage)?;
         }
     }
 }
 
-fn update_all(root: &Path) -> Result<()> {
+fn update_all(root: &Path, outage: &mut Outage) -> Result<()> {
     update(root)?;
-    primary::update(root, &primary::interfaces()?)
+    let interfaces = primary::interfaces()?;
+    primary::update(root, &interfaces)?;
+    let state = read_text_if_present(&root.join(STATE_FOLDER).join(STATE), SIZE_LIMIT)?;
+    let has_network = state.as_deref().is_some_and(is_online);
+    let cards = || outage::cards(root, &interfaces);
+    for line in outage.look(has_network, Instant::now(), cards) {
+        sysutil::console::say(&line);
+    }
+    Ok(())
+}
+
+/// Whether networkd's summary says that there is an interface with an address by which
+/// others are reached.
+fn is_online(state: &str) -> bool {
+    state.lines().any(|line| line == "OPER_STATE=routable")
 }
 
 /// Brings the file below `root` up to date. Returns whether it changed.

@@ -103,7 +103,7 @@ fn choose<'i>(
 }
 
 /// The address by which others know the host.
-fn address_of(interface: &Interface) -> Option<IpAddr> {
+pub fn address_of(interface: &Interface) -> Option<IpAddr> {
     let addresses = || interface.addresses.iter().copied();
     let is_local = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_loopback(),

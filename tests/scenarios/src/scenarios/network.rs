@@ -148,6 +148,28 @@ pub(crate) fn configured(stage: &mut Stage<'_>) -> Result<()> {
     check_clean(&stage.journal(&disk)?)
 }
 
+/// A host without a network says on its console what is to be seen of its cards, since
+/// nobody can ask it, and works when the cable is in.
+pub(crate) fn outage(stage: &mut Stage<'_>) -> Result<()> {
+    let (builder, disk) = stage.machine(Which::Twin, "machine")?;
+    let mut machine = stage.start(&builder)?;
+    machine.set_link(0, false)?;
+    machine.wait_for("bulkhead: network: none: e", BOOT + OUTAGE)?;
+    machine.rewind();
+    machine.wait_for("has no link: is its cable in", BOOT)?;
+    machine.rewind();
+    machine.wait_for(marks::BOOT_COMPLETE, BOOT)?;
+    machine.set_link(0, true)?;
+    machine.wait_for("bulkhead: network: there is one again", OUTAGE)?;
+    let api = Api::at(&machine.api_socket());
+    machine.wait_until("the API answers over the network", OUTAGE, || api.answers())?;
+    stage.power_off(machine)?;
+    check_clean(&stage.journal(&disk)?)
+}
+
+/// Processor seconds in which what takes a host a minute comes.
+const OUTAGE: f64 = 60.0;
+
 const BOND: &str = "/proc/net/bonding/bond0";
 
 /// The names of the network cards in `/proc/net/dev`, which also lists what the host
