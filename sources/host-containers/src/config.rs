@@ -7,8 +7,47 @@ use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A file for each container that is enabled, called as it and `.toml`.
-pub const FOLDER: &str = "/etc/host-containers";
+/// The two kinds of containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Serves the host as long as it is enabled.
+    Host,
+    /// Runs to its end at boot, before the host's services.
+    Bootstrap,
+}
+
+impl Kind {
+    /// What folders and units of the kind are called.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Host => "host-containers",
+            Self::Bootstrap => "bootstrap-containers",
+        }
+    }
+
+    /// Where there is a file for each container that is to run, called as it and `.toml`.
+    pub fn configuration(self) -> PathBuf {
+        Path::new("/etc").join(self.word())
+    }
+
+    /// The unit of the container called `name`.
+    pub fn unit(self, name: &str) -> String {
+        format!("{}@{name}.service", self.word())
+    }
+
+    /// What the runtime knows the container called `name` by.
+    pub fn id(self, name: &str) -> String {
+        match self {
+            Self::Host => name.to_string(),
+            Self::Bootstrap => format!("boot.{name}"),
+        }
+    }
+
+    /// The folder that the container called `name` has for itself, and keeps.
+    pub fn folder(self, name: &str) -> PathBuf {
+        Path::new("/local").join(self.word()).join(name)
+    }
+}
 
 /// A container.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -16,9 +55,15 @@ pub const FOLDER: &str = "/etc/host-containers";
 pub struct Config {
     /// Its image.
     pub source: String,
-    /// Whether it may do nearly everything that the host may.
+    /// Of a host container: whether it may do nearly everything that the host may.
     #[serde(default)]
     pub superpowered: bool,
+    /// Of a bootstrap container: whether it is set to off when it has succeeded.
+    #[serde(default)]
+    pub once: bool,
+    /// Of a bootstrap container: whether the boot goes no further if it fails.
+    #[serde(default)]
+    pub essential: bool,
     /// What is run instead of what the image names.
     #[serde(default)]
     pub command: Vec<String>,
@@ -28,8 +73,8 @@ pub struct Config {
 
 impl Config {
     /// Reads the configuration of the container called `name`.
-    pub fn read(name: &str) -> Result<Self> {
-        let path = path(name)?;
+    pub fn read(kind: Kind, name: &str) -> Result<Self> {
+        let path = path(kind, name)?;
         let read = || format!("cannot read {}", path.display());
         let text = fs::read_to_string(&path).with_context(read)?;
         toml::from_str(&text).with_context(read)
@@ -43,14 +88,19 @@ impl Config {
 }
 
 /// Where the container called `name` is described.
-fn path(name: &str) -> Result<PathBuf> {
+fn path(kind: Kind, name: &str) -> Result<PathBuf> {
     // It comes from a unit's name.
     ensure!(is_name(name), "{name:?} is not the name of a container");
-    Ok(Path::new(FOLDER).join(format!("{name}.toml")))
+    Ok(kind.configuration().join(format!("{name}.toml")))
+}
+
+/// The name of the container that the file called `file` describes.
+pub fn name_of(file: &str) -> Option<&str> {
+    file.strip_suffix(".toml").filter(|name| is_name(name))
 }
 
 /// Whether `name` can be a container's: it is part of paths.
-pub fn is_name(name: &str) -> bool {
+fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     !name.is_empty() && name.chars().all(plain)
 }
@@ -70,15 +120,25 @@ mod tests {
         let plain: Config = toml::from_str("source = 'r/control:1'").unwrap();
         assert!(!plain.superpowered && plain.command.is_empty());
         assert_eq!(plain.user_data().unwrap(), None);
+        let at_boot: Config =
+            toml::from_str("source = 'r/b:1'\nonce = true\nessential = true").unwrap();
+        assert!(at_boot.once && at_boot.essential && !at_boot.superpowered);
         assert!(toml::from_str::<Config>("source = 'a'\nenabled = true").is_err());
     }
 
     #[test]
     fn names_are_no_paths() {
         for bad in ["", "..", "a/b", "a.b", "a b"] {
-            assert!(path(bad).is_err(), "{bad:?}");
+            assert!(path(Kind::Host, bad).is_err(), "{bad:?}");
+            assert_eq!(name_of(&format!("{bad}.toml")), None);
         }
-        let path = path("admin").unwrap();
-        assert_eq!(path, Path::new("/etc/host-containers/admin.toml"));
+        for (kind, expected) in [
+            (Kind::Host, "/etc/host-containers/admin.toml"),
+            (Kind::Bootstrap, "/etc/bootstrap-containers/admin.toml"),
+        ] {
+            assert_eq!(path(kind, "admin").unwrap(), Path::new(expected));
+        }
+        assert_eq!(name_of("admin.toml"), Some("admin"));
+        assert_eq!(name_of("admin"), None);
     }
 }

@@ -1,12 +1,15 @@
 //! Containers that serve the host, apart from Kubernetes.
 //!
-//!     host-containers reconcile     units of those that are enabled run, no others
-//!     host-containers run NAME      one container, as its unit runs it
+//!     host-containers reconcile        units of those that are enabled run, no others
+//!     host-containers run NAME         one container, as its unit runs it
+//!     host-containers bootstrap        all bootstrap containers, to their ends
+//!     host-containers bootstrap NAME   one of these, as its unit runs it
 //!
-//! What they are is rendered from the settings, a file for each that is enabled
+//! What they are is rendered from the settings, a file for each that is to run
 //! ([`config`]). [`run`] brings one up and stays with it; [`spec`] is what the runtime
 //! is told of it: what it sees of the host and what it may do there.
 
+mod bootstrap;
 mod config;
 mod credentials;
 mod reconcile;
@@ -22,8 +25,13 @@ fn main() -> ExitCode {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         match arguments.as_slice() {
             ["reconcile"] => reconcile::reconcile(),
-            ["run", name] => run::run(name),
-            _ => bail!("usage: host-containers reconcile | run NAME"),
+            ["run", name] => {
+                let kind = config::Kind::Host;
+                run::run(kind, name, &config::Config::read(kind, name)?).map(drop)
+            }
+            ["bootstrap"] => bootstrap::run_all(),
+            ["bootstrap", name] => bootstrap::run_one(name),
+            _ => bail!("usage: host-containers reconcile | run NAME | bootstrap [NAME]"),
         }
     })
 }

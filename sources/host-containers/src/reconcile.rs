@@ -1,6 +1,6 @@
 //! Units of the containers that are enabled run, and no others.
 
-use crate::config::{FOLDER, is_name};
+use crate::config::{Kind, name_of};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,14 +11,14 @@ use std::process::Command;
 
 /// What a unit was started with: a file for each, with the hash of its configuration.
 const STARTED: &str = "/run/host-containers/started-with";
-const SYSTEMCTL: &str = "/usr/bin/systemctl";
+pub const SYSTEMCTL: &str = "/usr/bin/systemctl";
 
 /// Brings the units in line with the configuration. A container whose configuration has
 /// not changed is left alone.
 pub fn reconcile() -> Result<()> {
     let started = Path::new(STARTED);
     fs::create_dir_all(started).with_context(|| format!("cannot make {STARTED}"))?;
-    let wanted = hashes(Path::new(FOLDER))?;
+    let wanted = hashes(&Kind::Host.configuration())?;
     let known = read(started)?;
     let steps = steps(&wanted, &known);
     // Those that stop come first: another may wait for what they hold.
@@ -36,7 +36,7 @@ pub fn reconcile() -> Result<()> {
 }
 
 /// Takes every step, also after one has failed; the error tells of all that have.
-fn all(steps: impl Iterator<Item = Result<()>>) -> Result<()> {
+pub fn all(steps: impl Iterator<Item = Result<()>>) -> Result<()> {
     let failures = steps.filter_map(|step| step.err().map(|error| format!("{error:#}")));
     let failures: Vec<String> = failures.collect();
     ensure!(failures.is_empty(), "{}", failures.join("; "));
@@ -70,14 +70,16 @@ fn steps<'a>(
 fn hashes(folder: &Path) -> Result<BTreeMap<String, String>> {
     let files = read(folder)?.into_iter();
     let containers = files.filter_map(|(file, text)| {
-        let name = file.strip_suffix(".toml")?;
-        is_name(name).then(|| (name.to_string(), hex::encode(Sha256::digest(text))))
+        Some((
+            name_of(&file)?.to_string(),
+            hex::encode(Sha256::digest(text)),
+        ))
     });
     Ok(containers.collect())
 }
 
 /// Names and content of the files in `folder`.
-fn read(folder: &Path) -> Result<BTreeMap<String, String>> {
+pub fn read(folder: &Path) -> Result<BTreeMap<String, String>> {
     let list = || format!("cannot list {}", folder.display());
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
@@ -97,7 +99,7 @@ fn read(folder: &Path) -> Result<BTreeMap<String, String>> {
 /// Has the service manager do something to a container's unit. A start is not waited
 /// for: an image may have to be pulled, and a registry to come up.
 fn systemctl(verb: &str, name: &str) -> Result<()> {
-    let unit = format!("host-containers@{name}.service");
+    let unit = Kind::Host.unit(name);
     let mut command = Command::new(SYSTEMCTL);
     command.arg(verb).arg(&unit);
     if verb == "restart" {

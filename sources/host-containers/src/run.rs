@@ -1,8 +1,8 @@
 //! Runs one container, from its image to its end.
 
-use crate::config::Config;
+use crate::config::{Config, Kind};
 use crate::credentials::Registries;
-use crate::spec::Container;
+use crate::spec::{Container, Powers};
 use anyhow::{Context, Result, bail};
 use containerd_client::task::{self, Pipes, Process};
 use containerd_client::{Client, HOST_NAMESPACE, HOST_SOCKET, image, pull};
@@ -21,38 +21,56 @@ use tokio::signal::unix::{SignalKind, signal};
 const DATA: &str = "/var/lib/host-containerd";
 /// Mirrors of registries.
 const HOSTS: &str = "/etc/containerd/certs.d";
-/// Where each container has a folder of its own, which stays.
-const FOLDERS: &str = "/local/host-containers";
+/// In the folder that each container has for itself.
 const USER_DATA: &str = "user-data";
 /// Where pipes lie.
 const PIPES: &str = "/run/host-containers/pipes";
 /// Variables by which programs find the host's proxy.
 const PROXY: &str = "/etc/network/proxy.env";
 
-/// Pauses between tries to pull.
+/// Seconds between tries to pull.
 const PAUSES: [u64; 4] = [1, 2, 4, 8];
+/// The same where nobody tries again later.
+const MORE_PAUSES: [u64; 3] = [16, 16, 16];
 /// Time to end by itself when asked to.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Runs the container called `name` until it ends, or until this is asked to end.
-pub fn run(name: &str) -> Result<()> {
-    let config = Config::read(name)?;
-    let folder = folder(name, config.user_data()?.as_deref())?;
+/// How a container came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with success.
+    Done,
+    /// Because this was asked to end.
+    Asked,
+}
+
+/// Runs the container called `name`, which is `config`, until it ends, or until this is
+/// asked to end.
+pub fn run(kind: Kind, name: &str, config: &Config) -> Result<End> {
+    let folder = kind.folder(name);
+    prepare(&folder, config.user_data()?.as_deref())?;
+    let powers = match (kind, config.superpowered) {
+        (Kind::Bootstrap, _) => Powers::Bootstrap,
+        (Kind::Host, true) => Powers::Super,
+        (Kind::Host, false) => Powers::Ordinary,
+    };
+    let id = kind.id(name);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start")?;
     runtime.block_on(async {
         let client = Client::connect(Path::new(HOST_SOCKET), HOST_NAMESPACE).await?;
-        remove_rest(&client, name).await?;
+        remove_rest(&client, &id).await?;
         let mut end = signal(SignalKind::terminate()).context("cannot wait for signals")?;
         let image = tokio::select! {
-            image = get_image(&client, name, &config.source) => image?,
-            _ = end.recv() => return Ok(()),
+            image = get_image(&client, kind, &id, &config.source) => image?,
+            _ = end.recv() => return Ok(End::Asked),
         };
         let spec = Container {
+            kind,
             name,
-            superpowered: config.superpowered,
+            powers,
             command: &config.command,
             image: &image,
             folder: &folder,
@@ -60,31 +78,31 @@ pub fn run(name: &str) -> Result<()> {
             cgroup: &cgroup()?,
         }
         .spec();
-        let output = Output::new(name)?;
+        let output = Output::new(&id)?;
         let pipes = output.pipes();
         // The runtime opens its ends only where there is somebody at ours.
         let (output, errors) = output.copy()?;
-        let process = task::create(&client, name, (&config.source, &image), &spec, &pipes).await?;
+        let process = task::create(&client, &id, (&config.source, &image), &spec, &pipes).await?;
         process.start(&client).await?;
-        let powers = if config.superpowered {
+        let with = if powers == Powers::Super {
             " with superpowers"
         } else {
             ""
         };
-        tracing::info!("{name} runs{powers}");
-        let status = tokio::select! {
-            status = process.wait(&client) => status?,
+        tracing::info!("{name} runs{with}");
+        let (status, end) = tokio::select! {
+            status = process.wait(&client) => (status?, End::Done),
             _ = end.recv() => {
                 stop(&client, &process).await?;
-                None
+                (None, End::Asked)
             }
         };
         // What it wrote last is in the pipes.
         output.finish().await;
         errors.finish().await;
-        task::remove(&client, name).await?;
+        task::remove(&client, &id).await?;
         match status {
-            None | Some(0) => Ok(()),
+            None | Some(0) => Ok(end),
             Some(status) => bail!("{name} ended with status {status}"),
         }
     })
@@ -102,35 +120,49 @@ async fn stop(client: &Client, process: &Process) -> Result<()> {
 }
 
 /// Removes what a container of that name has left that was not ended in order.
-async fn remove_rest(client: &Client, name: &str) -> Result<()> {
-    let process = Process::first(name);
+async fn remove_rest(client: &Client, id: &str) -> Result<()> {
+    let process = Process::first(id);
     process.signal(client, SIGKILL, true).await?;
     process.wait(client).await?;
-    task::remove(client, name).await
+    task::remove(client, id).await
 }
 
 /// The image, pulled if it is not there.
-async fn get_image(client: &Client, name: &str, source: &str) -> Result<image::ImageConfig> {
+async fn get_image(
+    client: &Client,
+    kind: Kind,
+    id: &str,
+    source: &str,
+) -> Result<image::ImageConfig> {
     let image = match image::find(client, source).await? {
         Some(image) => image,
-        None => pull_image(client, name, source).await?,
+        None => pull_image(client, kind, id, source).await?,
     };
     image::config(client, &image).await
 }
 
-async fn pull_image(client: &Client, name: &str, source: &str) -> Result<containerd_client::Image> {
-    let mut pauses = PAUSES.into_iter();
+async fn pull_image(
+    client: &Client,
+    kind: Kind,
+    id: &str,
+    source: &str,
+) -> Result<containerd_client::Image> {
+    let more = match kind {
+        Kind::Host => &[][..],
+        Kind::Bootstrap => &MORE_PAUSES[..],
+    };
+    let mut pauses = PAUSES.iter().chain(more);
     loop {
         tracing::info!("pulling {source}");
         let registries = Registries::read()?;
         let credentials = move |host: &str| registries.credentials(host);
-        let pulled = pull::pull(client, source, name, Path::new(HOSTS), credentials, sync).await;
+        let pulled = pull::pull(client, source, id, Path::new(HOSTS), credentials, sync).await;
         match (pulled, pauses.next()) {
             (Ok(image), _) => return Ok(image),
             (Err(error), None) => return Err(error),
             (Err(error), Some(pause)) => {
                 tracing::warn!("{error:#}; another try in {pause} s");
-                tokio::time::sleep(Duration::from_secs(pause)).await;
+                tokio::time::sleep(Duration::from_secs(*pause)).await;
             }
         }
     }
@@ -142,13 +174,12 @@ fn sync() -> Result<()> {
     nix::unistd::syncfs(&folder).with_context(|| format!("cannot sync {DATA}"))
 }
 
-/// The container's own folder, with the user data that the settings have for it.
-fn folder(name: &str, user_data: Option<&[u8]>) -> Result<PathBuf> {
-    let folder = Path::new(FOLDERS).join(name);
+/// Makes the container's own folder, with the user data that the settings have for it.
+fn prepare(folder: &Path, user_data: Option<&[u8]>) -> Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(&folder)
+        .create(folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
     let path = folder.join(USER_DATA);
     let written = match user_data {
@@ -158,8 +189,7 @@ fn folder(name: &str, user_data: Option<&[u8]>) -> Result<PathBuf> {
             _ => Ok(()),
         },
     };
-    written.with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(folder)
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Writes a file that its owner alone may read.
@@ -196,8 +226,8 @@ struct Output {
 
 impl Output {
     /// Makes the pipes.
-    fn new(name: &str) -> Result<Self> {
-        let folder = Path::new(PIPES).join(name);
+    fn new(id: &str) -> Result<Self> {
+        let folder = Path::new(PIPES).join(id);
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)

@@ -5,8 +5,10 @@
 //! neither the host's files nor its processes, and has the rights of an ordinary
 //! container. One with superpowers is root on the host in all but its own root file
 //! system, and nothing but the policy ([`SUPER_LABEL`]) keeps it from settings, `/etc` and
-//! the image.
+//! the image. A bootstrap container sees the host's files and devices, so that it can
+//! prepare disks, but none of its processes.
 
+use crate::config::Kind;
 use containerd_client::image::ImageConfig;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -14,6 +16,7 @@ use std::path::Path;
 /// Labels of processes, and that of the container's own files, which no pod may touch.
 const LABEL: &str = "system_u:system_r:control_t:s0-s0:c0.c1023";
 const SUPER_LABEL: &str = "system_u:system_r:super_t:s0-s0:c0.c1023";
+const BOOTSTRAP_LABEL: &str = "system_u:system_r:bootstrap_t:s0-s0:c0.c1023";
 const FILES_LABEL: &str = "system_u:object_r:host_container_file_t:s0";
 
 /// Where the host's things are seen; tools expect them there.
@@ -48,6 +51,13 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_KILL",
     "CAP_AUDIT_WRITE",
 ];
+/// What a bootstrap container may do besides.
+const BOOTSTRAP_CAPABILITIES: [&str; 4] = [
+    "CAP_SYS_ADMIN",
+    "CAP_NET_ADMIN",
+    "CAP_SYS_MODULE",
+    "CAP_AUDIT_CONTROL",
+];
 /// What one with superpowers may do besides: all that Linux 6.12 has.
 const MORE_CAPABILITIES: [&str; 27] = [
     "CAP_DAC_READ_SEARCH",
@@ -78,8 +88,8 @@ const MORE_CAPABILITIES: [&str; 27] = [
     "CAP_BPF",
     "CAP_CHECKPOINT_RESTORE",
 ];
-/// Files of `/proc` and `/sys` that tell of the host, or change it.
-const MASKED: [&str; 11] = [
+/// Files of `/proc` that tell of the host.
+const MASKED: [&str; 10] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -90,8 +100,10 @@ const MASKED: [&str; 11] = [
     "/proc/timer_stats",
     "/proc/sched_debug",
     "/proc/scsi",
-    "/sys/firmware",
 ];
+/// The same for what those do not see that have no device either.
+const FIRMWARE: &str = "/sys/firmware";
+/// Files by which the host is changed.
 const READ_ONLY: [&str; 5] = [
     "/proc/bus",
     "/proc/fs",
@@ -99,54 +111,76 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sys",
     "/proc/sysrq-trigger",
 ];
-/// Calls that no ordinary container makes, and that the kernel has had the most faults
-/// in or that reach beyond a container. All else is let through: what the missing
+/// Calls that no container without superpowers makes, and that the kernel has had the most
+/// faults in or that reach beyond a container. All else is let through: what the missing
 /// capabilities and the policy refuse needs no second list, which would have to follow
 /// each release of the kernel.
-const REFUSED_CALLS: [&str; 34] = [
+const REFUSED_CALLS: [&str; 18] = [
     "acct",
     "add_key",
     "bpf",
-    "delete_module",
     "fanotify_init",
-    "finit_module",
-    "fsconfig",
-    "fsmount",
-    "fsopen",
-    "fspick",
-    "init_module",
     "io_uring_enter",
     "io_uring_register",
     "io_uring_setup",
     "kexec_file_load",
     "kexec_load",
     "keyctl",
-    "mount",
-    "mount_setattr",
-    "move_mount",
     "open_by_handle_at",
-    "open_tree",
     "perf_event_open",
-    "pivot_root",
     "process_madvise",
     "process_vm_readv",
     "process_vm_writev",
     "reboot",
     "request_key",
+    "userfaultfd",
+];
+/// Those that prepare a host: file systems, swap space, kernel modules. An ordinary
+/// container is refused these, too.
+const PREPARING_CALLS: [&str; 16] = [
+    "delete_module",
+    "finit_module",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "init_module",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "open_tree",
+    "pivot_root",
     "setns",
     "swapoff",
     "swapon",
     "umount2",
-    "userfaultfd",
 ];
+
+/// Folders in which what a container mounts is mounted on the host, too.
+const SHARED: [&str; 1] = ["/mnt"];
+/// The same for a bootstrap container, which may put what pods need on disks.
+pub const BOOTSTRAP_SHARED: [&str; 3] = ["/mnt", "/var/lib/containerd", "/var/lib/kubelet"];
+
+/// What a container may do on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Powers {
+    /// Speak to the API.
+    Ordinary,
+    /// Prepare the host before its services start.
+    Bootstrap,
+    /// Nearly everything that the host may.
+    Super,
+}
 
 /// What is particular to a container.
 #[derive(Clone, Debug)]
 pub struct Container<'a> {
+    /// Of which kind it is.
+    pub kind: Kind,
     /// Its name.
     pub name: &'a str,
-    /// Whether it may do nearly everything that the host may.
-    pub superpowered: bool,
+    /// What it may do.
+    pub powers: Powers,
     /// What is run instead of what the image names.
     pub command: &'a [String],
     /// How the image wants to be run.
@@ -163,7 +197,7 @@ impl Container<'_> {
     /// The whole specification.
     pub fn spec(&self) -> Value {
         let mut namespaces = vec!["ipc", "uts", "mount"];
-        if !self.superpowered {
+        if self.powers != Powers::Super {
             namespaces.push("pid");
         }
         let namespaces: Vec<Value> = namespaces
@@ -176,19 +210,28 @@ impl Container<'_> {
             "mountLabel": FILES_LABEL,
             "resources": { "devices": self.devices() },
         });
-        if self.superpowered {
+        if self.powers != Powers::Ordinary {
             linux["rootfsPropagation"] = json!("shared");
-        } else {
+        }
+        let refused = match self.powers {
+            Powers::Super => vec![],
+            Powers::Bootstrap => REFUSED_CALLS.to_vec(),
+            Powers::Ordinary => [REFUSED_CALLS.as_slice(), &PREPARING_CALLS].concat(),
+        };
+        if !refused.is_empty() {
             linux["maskedPaths"] = json!(MASKED);
-            linux["readonlyPaths"] = json!(READ_ONLY);
             linux["seccomp"] = json!({
                 "defaultAction": "SCMP_ACT_ALLOW",
                 "syscalls": [{
-                    "names": REFUSED_CALLS.as_slice(),
+                    "names": refused,
                     "action": "SCMP_ACT_ERRNO",
                     "errnoRet": nix::libc::EPERM,
                 }],
             });
+        }
+        if self.powers == Powers::Ordinary {
+            linux["maskedPaths"] = json!([MASKED.as_slice(), &[FIRMWARE]].concat());
+            linux["readonlyPaths"] = json!(READ_ONLY);
         }
         json!({
             "ociVersion": "1.1.0",
@@ -200,10 +243,12 @@ impl Container<'_> {
     }
 
     fn process(&self) -> Value {
-        let capabilities: Vec<&str> = match self.superpowered {
-            true => CAPABILITIES.into_iter().chain(MORE_CAPABILITIES).collect(),
-            false => CAPABILITIES.to_vec(),
+        let (more, label) = match self.powers {
+            Powers::Ordinary => (&[][..], LABEL),
+            Powers::Bootstrap => (&BOOTSTRAP_CAPABILITIES[..], BOOTSTRAP_LABEL),
+            Powers::Super => (&MORE_CAPABILITIES[..], SUPER_LABEL),
         };
+        let capabilities = [&CAPABILITIES, more].concat();
         let arguments: Vec<&String> = match self.command {
             [] => self
                 .image
@@ -235,15 +280,15 @@ impl Container<'_> {
                 "effective": capabilities,
                 "permitted": capabilities,
             },
-            "noNewPrivileges": !self.superpowered,
-            "selinuxLabel": if self.superpowered { SUPER_LABEL } else { LABEL },
+            "noNewPrivileges": self.powers != Powers::Super,
+            "selinuxLabel": label,
             "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1_048_576, "soft": 1024 }],
         })
     }
 
     /// Which devices may be used.
     fn devices(&self) -> Value {
-        if self.superpowered {
+        if self.powers != Powers::Ordinary {
             return json!([{ "allow": true, "access": "rwm" }]);
         }
         let character = |major: u32, minor: Option<u32>| {
@@ -270,7 +315,8 @@ impl Container<'_> {
 
     fn mounts(&self) -> Vec<Value> {
         let mut mounts = vec![file_system("proc", "/proc", &["nosuid", "noexec", "nodev"])];
-        if self.superpowered {
+        let sees_host = self.powers != Powers::Ordinary;
+        if sees_host {
             mounts.push(bind("/dev", "/dev", &["rbind", "rw"]));
         } else {
             mounts.extend([
@@ -299,7 +345,8 @@ impl Container<'_> {
                 file_system("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
             ]);
         }
-        let changes = if self.superpowered { "rw" } else { "ro" };
+        let changes = if sees_host { "rw" } else { "ro" };
+        let own = format!("{HOST}/{}", self.kind.word());
         let folder = self.folder.to_string_lossy();
         mounts.extend([
             file_system("sysfs", "/sys", &["nosuid", "noexec", "nodev", changes]),
@@ -337,22 +384,21 @@ impl Container<'_> {
                 &format!("{HOST}/support"),
                 &["bind", "ro"],
             ),
-            bind(
-                &folder,
-                &format!("{HOST}/host-containers/current"),
-                &["bind", "rw"],
-            ),
-            bind(
-                &folder,
-                &format!("{HOST}/host-containers/{}", self.name),
-                &["bind", "rw"],
-            ),
+            bind(&folder, &format!("{own}/current"), &["bind", "rw"]),
+            bind(&folder, &format!("{own}/{}", self.name), &["bind", "rw"]),
         ]);
-        if self.superpowered {
+        if sees_host {
             let root = format!("{HOST}/rootfs");
+            mounts.push(bind("/", &root, &["rbind", "ro", "rslave"]));
+            let shared = match self.powers {
+                Powers::Bootstrap => &BOOTSTRAP_SHARED[..],
+                _ => &SHARED[..],
+            };
+            mounts.extend(shared.iter().map(|place| {
+                let seen = format!("{root}{place}");
+                bind(place, &seen, &["rbind", "rw", "rshared"])
+            }));
             mounts.extend([
-                bind("/", &root, &["rbind", "ro", "rslave"]),
-                bind("/mnt", &format!("{root}/mnt"), &["rbind", "rw", "rshared"]),
                 bind("/usr/lib/modules", "/lib/modules", &["bind", "ro"]),
                 // Where tools put the kernel's headers; the host has none.
                 file_system(
@@ -361,7 +407,7 @@ impl Container<'_> {
                     &["nosuid", "nodev", "mode=755"],
                 ),
                 bind("/usr/bin/kmod", "/usr/local/sbin/modprobe", &["bind", "ro"]),
-                bind("/sys/firmware", "/sys/firmware", &["rbind", "rw"]),
+                bind(FIRMWARE, FIRMWARE, &["rbind", "rw"]),
                 bind("/sys/kernel/debug", "/sys/kernel/debug", &["rbind", "rw"]),
             ]);
         }
@@ -381,15 +427,20 @@ fn bind(from: &str, place: &str, options: &[&str]) -> Value {
 mod tests {
     use super::*;
 
-    fn spec(superpowered: bool) -> Value {
+    fn spec(powers: Powers) -> Value {
         let image = ImageConfig {
             entrypoint: vec!["/start".to_string()],
             arguments: vec!["now".to_string()],
             ..ImageConfig::default()
         };
+        let kind = match powers {
+            Powers::Bootstrap => Kind::Bootstrap,
+            _ => Kind::Host,
+        };
         Container {
+            kind,
             name: "admin",
-            superpowered,
+            powers,
             command: &[],
             image: &image,
             folder: Path::new("/local/host-containers/admin"),
@@ -409,7 +460,7 @@ mod tests {
 
     #[test]
     fn the_image_says_what_is_run_unless_the_settings_do() {
-        let own = spec(false);
+        let own = spec(Powers::Ordinary);
         assert_eq!(own["process"]["args"], json!(["/start", "now"]));
         assert_eq!(
             own["process"]["env"],
@@ -418,8 +469,9 @@ mod tests {
         assert_eq!(own["process"]["cwd"], "/");
         let image = ImageConfig::default();
         let container = Container {
+            kind: Kind::Host,
             name: "a",
-            superpowered: false,
+            powers: Powers::Ordinary,
             command: &["/bin/sh".to_string()],
             image: &image,
             folder: Path::new("/a"),
@@ -431,7 +483,7 @@ mod tests {
 
     #[test]
     fn an_ordinary_one_sees_the_api_and_no_files_of_the_host() {
-        let spec = spec(false);
+        let spec = spec(Powers::Ordinary);
         let places = places(&spec);
         for place in [
             "/run/api.sock",
@@ -459,7 +511,7 @@ mod tests {
 
     #[test]
     fn one_with_superpowers_sees_the_host() {
-        let spec = spec(true);
+        let spec = spec(Powers::Super);
         let places = places(&spec);
         for place in [
             "/.bottlerocket/rootfs",
@@ -480,5 +532,33 @@ mod tests {
             .unwrap()
             .len();
         assert_eq!(bounding, 41);
+    }
+
+    #[test]
+    fn one_of_the_boot_prepares_the_host_and_sees_no_process_of_it() {
+        let spec = spec(Powers::Bootstrap);
+        let places = places(&spec);
+        for place in [
+            "/.bottlerocket/rootfs",
+            "/.bottlerocket/rootfs/mnt",
+            "/.bottlerocket/rootfs/var/lib/containerd",
+            "/.bottlerocket/rootfs/var/lib/kubelet",
+            "/.bottlerocket/bootstrap-containers/current",
+            "/.bottlerocket/bootstrap-containers/admin",
+            "/run/api.sock",
+        ] {
+            assert!(places.contains(&place), "{place}");
+        }
+        assert!(spec["linux"]["namespaces"].to_string().contains("pid"));
+        assert_eq!(spec["linux"]["rootfsPropagation"], "shared");
+        let refused = spec["linux"]["seccomp"]["syscalls"][0]["names"].to_string();
+        for (call, expected) in [("mount", false), ("swapon", false), ("bpf", true)] {
+            assert_eq!(refused.contains(&format!("\"{call}\"")), expected, "{call}");
+        }
+        let bounding = spec["process"]["capabilities"]["bounding"].to_string();
+        for (capability, expected) in [("SYS_ADMIN", true), ("SYS_PTRACE", false)] {
+            assert_eq!(bounding.contains(capability), expected, "{capability}");
+        }
+        assert_eq!(spec["process"]["selinuxLabel"], BOOTSTRAP_LABEL);
     }
 }

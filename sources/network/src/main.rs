@@ -8,7 +8,11 @@
 //! event: addresses arrive in several steps, each of which would cost the start
 //! of a process in the busiest part of a boot, and a change between two of them
 //! could be missed.
+//!
+//! `network wait-online` ends when the network can be used, for what has to use it at
+//! boot and tries but once.
 
+mod online;
 mod resolver;
 
 use std::path::Path;
@@ -29,6 +33,8 @@ enum Command {
     Configure,
     /// Keep /run/resolv.conf in step with leases and settings
     Resolver,
+    /// Wait until the network can be used, for a minute at most
+    WaitOnline,
 }
 
 fn main() -> ExitCode {
@@ -36,6 +42,7 @@ fn main() -> ExitCode {
     sysutil::main_with("network", || match arguments.command {
         Command::Configure => configure(),
         Command::Resolver => resolver::run(),
+        Command::WaitOnline => online::wait(),
     })
 }
 

@@ -1,8 +1,10 @@
 //! Files: replaced whole or not at all, and read up to a limit.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -104,9 +106,54 @@ pub fn read_text_if_present(path: &Path, limit: u64) -> Result<Option<String>> {
         .with_context(|| format!("{} is not UTF-8 text", path.display()))
 }
 
+/// Where something is mounted, by the text of a `mountinfo`.
+pub fn mount_points(mountinfo: &Path) -> Result<BTreeSet<PathBuf>> {
+    let bytes = read_limited(mountinfo, 4 * 1024 * 1024)?;
+    let lines = bytes.split(|byte| *byte == b'\n');
+    Ok(lines
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(|point| PathBuf::from(OsString::from_vec(unescape(point))))
+        .collect())
+}
+
+/// Bytes of which the kernel has written some, blanks among them, as `\` and three
+/// octal digits.
+fn unescape(mut text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    while let [first, rest @ ..] = text {
+        let digits = rest.get(..3).and_then(|digits| str::from_utf8(digits).ok());
+        let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match (first, escaped) {
+            (b'\\', Some(byte)) => {
+                bytes.push(byte);
+                text = &rest[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                text = rest;
+            }
+        }
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mount_points_are_the_fifth_field() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("mountinfo");
+        std::fs::write(
+            &path,
+            "22 1 254:0 / / ro - erofs /dev/root ro\n30 22 0:25 / /run rw - tmpfs t rw\n\
+             31 22 0:26 / /mnt/a\\040b\\134 rw - tmpfs t rw\n",
+        )
+        .expect("file");
+        let expected = ["/", "/mnt/a b\\", "/run"].map(PathBuf::from);
+        assert_eq!(mount_points(&path).expect("read"), BTreeSet::from(expected));
+    }
 
     fn names(folder: &Path) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(folder)

@@ -299,6 +299,14 @@ pub const ALL: &[Scenario] = &[
         run: scenarios::host_containers::host_containers,
     },
     Scenario {
+        name: "bootstrap-containers",
+        about: "bootstrap containers prepare disks before kubelet starts, once or always, and one that is essential and fails stops the boot",
+        tier: Tier::Two,
+        budget: 220.0,
+        cluster: true,
+        run: scenarios::bootstrap_containers::bootstrap_containers,
+    },
+    Scenario {
         name: "node-joins",
         about: "a node joins a cluster by user data alone, runs pods of a private registry, and does so again after a reboot",
         tier: Tier::One,

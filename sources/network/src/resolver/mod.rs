@@ -22,12 +22,12 @@ use lease::Lease;
 use outage::Outage;
 
 /// Where networkd keeps its state, which it replaces by renaming.
-const STATE_FOLDER: &str = "run/systemd/netif";
-const STATE: &str = "state";
+pub const STATE_FOLDER: &str = "run/systemd/netif";
+pub const STATE: &str = "state";
 const SETTINGS: &str = "etc/bulkhead/dns.toml";
 const OUTPUT: &str = "run/resolv.conf";
 
-const SIZE_LIMIT: u64 = 1024 * 1024;
+pub const SIZE_LIMIT: u64 = 1024 * 1024;
 
 /// The settings, each of which replaces what the leases say.
 #[derive(Debug, Default, Deserialize)]

@@ -21,10 +21,11 @@ use api_types::{
 use boot_slots::ReadAt;
 use nix::libc::O_EXCL;
 use nix::mount::{MsFlags, mount};
+use sysutil::fs::mount_points;
 
 use crate::disks::{self, Disk, Kind};
 use crate::storage::ext4::{self, Content};
-use crate::storage::{bind, make_folder, mount_points};
+use crate::storage::{bind, make_folder};
 use array::Member;
 
 /// Where the file system is mounted.

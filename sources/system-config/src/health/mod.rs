@@ -25,6 +25,12 @@ pub use probe::failed_units;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Exists once the boot is complete.
 const COMPLETE: &str = "/run/bulkhead/boot-complete";
+/// How long the time limit of a boot stands back for bootstrap containers, which may
+/// format disks and fetch what a node needs.
+const BOOTSTRAP: Duration = Duration::from_secs(60 * 60);
+/// What the rest of a boot gets behind them.
+const REST: Duration = Duration::from_secs(5 * 60);
+const BOOTSTRAP_UNIT: &str = "bootstrap-containers.service";
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Between the announcement of a restart and the restart: time to read it, and
@@ -58,12 +64,55 @@ pub fn bless_boot() -> Result<()> {
 
 /// Runs when the time for a boot is over and it is not complete.
 pub fn boot_deadline() -> Result<()> {
+    let look = || Look {
+        bootstrap_runs: is_starting(BOOTSTRAP_UNIT),
+        is_complete: Path::new(COMPLETE).exists(),
+    };
+    if completes_after_bootstrap(&look, &std::thread::sleep) {
+        return Ok(());
+    }
     let probe = probe::probe().unwrap_or_default();
     let complaint = probe.complaint();
     give_up(
         &complaint.unwrap_or_else(|| "it takes too long".to_owned()),
         &probe,
     )
+}
+
+/// What there is to see when the time is over.
+struct Look {
+    bootstrap_runs: bool,
+    is_complete: bool,
+}
+
+/// Waits for bootstrap containers, if any run, and then for the rest of the boot. Returns
+/// whether it is complete after all.
+fn completes_after_bootstrap(look: &dyn Fn() -> Look, pause: &dyn Fn(Duration)) -> bool {
+    if !look().bootstrap_runs {
+        return false;
+    }
+    sysutil::console::say("bootstrap containers still run; the boot waits for them");
+    let mut waited = Duration::ZERO;
+    while look().bootstrap_runs && waited < BOOTSTRAP {
+        pause(INTERVAL);
+        waited += INTERVAL;
+    }
+    if look().bootstrap_runs {
+        return false;
+    }
+    waited = Duration::ZERO;
+    while !look().is_complete && waited < REST {
+        pause(INTERVAL);
+        waited += INTERVAL;
+    }
+    look().is_complete
+}
+
+/// Whether a unit has been started and is not up yet.
+fn is_starting(unit: &str) -> bool {
+    let state =
+        sysutil::process::output(Command::new("/usr/bin/systemctl").args(["is-active", unit]));
+    state.is_ok_and(|output| output.stdout.starts_with(b"activating"))
 }
 
 fn bless(image: &Image) -> Result<()> {
@@ -85,9 +134,9 @@ fn bless(image: &Image) -> Result<()> {
 }
 
 /// Says why the boot is not complete, and restarts when that can lead to
-/// another image. Where storage alone fails or user data stops the boot, a blessed
-/// image is not to blame: the boot does not count against it, for no other image
-/// would do better.
+/// another image. Where storage alone fails, user data stops the boot, or what is to be
+/// done at boot fails, a blessed image is not to blame: the boot does not count against
+/// it, for no other image would do better.
 fn give_up(complaint: &str, probe: &Probe) -> Result<()> {
     sysutil::console::say(&format!("boot not complete: {complaint}"));
     let image = Image::running()?;
@@ -139,4 +188,32 @@ pub fn restart() -> Result<()> {
         systemctl("--force")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn the_time_limit_stands_back_for_bootstrap_containers() {
+        const MINUTE: u64 = 60;
+        // Seconds from the time limit on at which they end and the boot is complete; whether
+        // that is waited for, and until when.
+        for (bootstrap, complete, expected, end) in [
+            (0, 5, false, 0),
+            (10 * MINUTE, 12 * MINUTE, true, 12 * MINUTE),
+            (10 * MINUTE, 16 * MINUTE, false, 15 * MINUTE),
+            (61 * MINUTE, 62 * MINUTE, false, 60 * MINUTE),
+        ] {
+            let now = Cell::new(0);
+            let look = || Look {
+                bootstrap_runs: now.get() < bootstrap,
+                is_complete: now.get() >= complete,
+            };
+            let pause = |time: Duration| now.set(now.get() + time.as_secs());
+            let completes = completes_after_bootstrap(&look, &pause);
+            assert_eq!((completes, now.get()), (expected, end), "{bootstrap}");
+        }
+    }
 }

@@ -28,14 +28,18 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Whether nothing is wrong but what no image and no waiting can help.
+    /// Whether nothing is wrong but what waiting does not help, nor another image if this
+    /// one has proved itself.
     pub fn is_blameless(&self) -> bool {
-        self.is_hopeless() && self.api.is_none() && self.failed_units.is_empty()
+        let are_tasks = self.failed_units.iter().all(|unit| is_task(unit));
+        self.is_hopeless() && self.api.is_none() && are_tasks
     }
 
     /// Whether something is wrong that waiting does not help.
     pub fn is_hopeless(&self) -> bool {
-        self.storage.is_some() || self.stopped_by_user_data
+        self.storage.is_some()
+            || self.stopped_by_user_data
+            || self.failed_units.iter().any(|unit| is_task(unit))
     }
 
     /// What is wrong, if anything is.
@@ -91,9 +95,18 @@ pub fn failed_units() -> Result<Vec<String>> {
 }
 
 /// Whether a unit runs what the user chose from elsewhere: an image that no registry has,
-/// or a program in it that fails, is no fault of the host.
+/// or a program in it that fails, is no fault of the host. What a boot cannot do without
+/// fails `bootstrap-containers.service`, too, which counts.
 fn is_of_its_user(unit: &str) -> bool {
-    unit.starts_with("host-containers@")
+    ["host-containers@", "bootstrap-containers@"]
+        .iter()
+        .any(|prefix| unit.starts_with(prefix))
+}
+
+/// Whether a unit does once in a boot what the settings ask for; it fails where that is
+/// essential.
+fn is_task(unit: &str) -> bool {
+    ["bootstrap-commands.service", "bootstrap-containers.service"].contains(&unit)
 }
 
 /// The first word of each line.
@@ -132,9 +145,11 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     #[test]
-    fn host_containers_do_not_count_against_the_boot() {
+    fn containers_of_the_user_do_not_count_against_the_boot() {
         for (unit, expected) in [
             ("host-containers@admin.service", true),
+            ("bootstrap-containers@disks.service", true),
+            ("bootstrap-containers.service", false),
             ("host-containers.service", false),
             ("host-containerd.service", false),
             ("kubelet.service", false),
@@ -170,6 +185,18 @@ mod tests {
             (cramped.complaint(), cramped.is_blameless()),
             (Some("no data".into()), true)
         );
+        for (units, blameless, hopeless) in [
+            (&["bootstrap-containers.service"][..], true, true),
+            (&["bootstrap-commands.service", "a.service"], false, true),
+            (&["a.service"], false, false),
+        ] {
+            let probe = Probe {
+                failed_units: units.iter().map(|unit| unit.to_string()).collect(),
+                ..Probe::default()
+            };
+            let found = (probe.is_blameless(), probe.is_hopeless());
+            assert_eq!(found, (blameless, hopeless), "{units:?}");
+        }
         let sick = Probe {
             api: Some("refused".to_owned()),
             failed_units: vec!["a.service".to_owned(), "b.service".to_owned()],

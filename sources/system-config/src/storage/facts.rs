@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use boot_slots::ReadAt;
 use boot_slots::gpt::{self, SECTOR_SIZE};
 use boot_slots::layout::{Architecture, Role, find};
-use sysutil::fs::{read_limited, read_text_if_present};
+use sysutil::fs::{mount_points, read_text_if_present};
 
 use super::ext4::{self, Content};
 use super::plan::{Disk, Facts, OtherDisk, Purpose, Volume, choose_data_volume};
@@ -291,17 +291,6 @@ fn device_node(name: &str) -> PathBuf {
     Path::new("/dev").join(name.replace('!', "/"))
 }
 
-/// Where something is mounted.
-pub fn mount_points(mountinfo: &Path) -> Result<BTreeSet<PathBuf>> {
-    let bytes = read_limited(mountinfo, 4 * 1024 * 1024)?;
-    let text = String::from_utf8_lossy(&bytes);
-    Ok(text
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from)
-        .collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -409,18 +398,5 @@ mod tests {
             read_content(&vec![0; 600], 600, Purpose::Data).expect("read"),
             Content::Blank
         );
-    }
-
-    #[test]
-    fn mount_points_are_the_fifth_field() {
-        let folder = tempfile::tempdir().expect("folder");
-        let path = folder.path().join("mountinfo");
-        fs::write(
-            &path,
-            "22 1 254:0 / / ro - erofs /dev/root ro\n30 22 0:25 / /run rw - tmpfs t rw\n",
-        )
-        .expect("file");
-        let expected: BTreeSet<PathBuf> = ["/", "/run"].into_iter().map(PathBuf::from).collect();
-        assert_eq!(mount_points(&path).expect("read"), expected);
     }
 }

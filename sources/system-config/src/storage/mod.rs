@@ -15,7 +15,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 pub use execute::{bind, make_folder};
-pub use facts::{mount_points, open_partition};
+pub use facts::open_partition;
 
 /// Holds what went wrong, one problem a line; absent when all is well.
 pub const DEGRADED: &str = "/run/bulkhead/storage-problems";

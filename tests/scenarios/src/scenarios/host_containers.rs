@@ -240,7 +240,7 @@ pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
 }
 
 /// A word that a script says where it got further than it should.
-const ESCAPED: &str = "escaped";
+pub(super) const ESCAPED: &str = "escaped";
 
 fn check_ordinary(said: &str) -> Result<()> {
     for expected in [
@@ -342,7 +342,7 @@ fn check_mount(said: &str, place: &str, access: &str) -> Result<()> {
 }
 
 /// A machine and its host containers, as the probe sees them.
-pub(crate) struct Host<'a>(&'a Machine);
+pub(crate) struct Host<'a>(pub(super) &'a Machine);
 
 impl Host<'_> {
     /// The client of its API.
@@ -355,12 +355,12 @@ impl Host<'_> {
         self.0.wait_until(what, SAID, is_so)
     }
 
-    fn probe(&self) -> Result<Probe<std::os::unix::net::UnixStream>> {
+    pub(super) fn probe(&self) -> Result<Probe<std::os::unix::net::UnixStream>> {
         Probe::connect(&self.0.probe_socket())
     }
 
     /// A property of a unit.
-    fn show(&self, unit: &str, property: &str) -> Result<String> {
+    pub(super) fn show(&self, unit: &str, property: &str) -> Result<String> {
         let show = ["systemctl", "show", "--value", "--property", property, unit];
         Ok(self.probe()?.run(&show)?.stdout.trim().to_string())
     }
@@ -395,12 +395,12 @@ impl Host<'_> {
     }
 
     /// Those texts of the journal that `which` chooses, since the boot.
-    fn journal(&self, which: &str) -> Result<String> {
+    pub(super) fn journal(&self, which: &str) -> Result<String> {
         let journal = ["journalctl", "--boot", "--output=cat", which];
         Ok(self.probe()?.run(&journal)?.stdout)
     }
 
-    fn wait_until_inactive(&self, unit: &str) -> Result<()> {
+    pub(super) fn wait_until_inactive(&self, unit: &str) -> Result<()> {
         self.0.wait_until(&format!("{unit} is gone"), SAID, || {
             self.show(unit, "ActiveState")
                 .is_ok_and(|state| state == "inactive")

@@ -17,7 +17,7 @@ const INIT: &str = "/actions/ephemeral-storage/init";
 const BIND: &str = "/actions/ephemeral-storage/bind";
 
 /// Gives the machine a blank disk with a serial number.
-fn add_disk(builder: &mut Builder, serial: &'static str) -> Result<()> {
+pub(super) fn add_disk(builder: &mut Builder, serial: &'static str) -> Result<()> {
     let path = builder.run.join(serial);
     File::create(&path)
         .and_then(|file| file.set_len(SIZE))
@@ -30,7 +30,7 @@ fn add_disk(builder: &mut Builder, serial: &'static str) -> Result<()> {
 }
 
 /// Waits until all that a boot starts has, and sees that nothing of it failed.
-fn is_running(machine: &Machine, probe: &mut Probe<UnixStream>) -> Result<()> {
+pub(super) fn is_running(machine: &Machine, probe: &mut Probe<UnixStream>) -> Result<()> {
     let mut state = String::new();
     machine.wait_until("everything has started", BOOT, || {
         let said = probe.run(&["systemctl", "is-system-running"]);
@@ -52,7 +52,7 @@ fn refused(api: &Api, path: &str, body: &Value, why: &str) -> Result<()> {
 }
 
 /// Where the machine has mounted `target` from, and as what.
-fn mounted_from(probe: &mut Probe<UnixStream>, target: &str) -> Result<String> {
+pub(super) fn mounted_from(probe: &mut Probe<UnixStream>, target: &str) -> Result<String> {
     let table = probe.read("/proc/self/mountinfo")?;
     let line = table
         .lines()
