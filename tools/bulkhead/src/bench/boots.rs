@@ -126,6 +126,7 @@ fn medians(runs: &[Vec<Row>]) -> Vec<Row> {
                 cpu: median(column().map(|row| row.cpu)),
                 wall: median(column().map(|row| row.wall)),
                 bytes: median(column().map(|row| row.bytes)),
+                times: None,
             }
         })
         .collect()

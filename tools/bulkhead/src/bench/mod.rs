@@ -5,17 +5,20 @@ mod boots;
 mod builds;
 mod node;
 mod quota;
+mod stock_node;
 
 use crate::output;
 use crate::vm;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use buildsys::progress::Progress;
 use buildsys::project::{Arch, Project};
 use buildsys::store;
+use node::Candidate;
 use serde::Serialize;
 use std::fs;
 use std::path::Path;
-use test_vm::disk;
+use stock_node::StockNode;
+use test_vm::{disk, firmware};
 
 /// Measure: processor seconds of builds and of a boot up to each of its marks, the
 /// API's speed, sizes of the image, memory in use.
@@ -37,6 +40,10 @@ pub struct Args {
     /// built with an empty cache, everything downloaded
     #[arg(long, conflicts_with = "no_build")]
     cold: bool,
+    /// Measure a host of stock Debian packages, too, that becomes a node by cloud-init
+    /// with the same kubelet; for variants with Kubernetes
+    #[arg(long)]
+    stock: bool,
     /// Print the table as JSON
     #[arg(long)]
     json: bool,
@@ -56,6 +63,10 @@ pub struct Row {
     /// Bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// How many times as much it is as the same of the image, in processor seconds or
+    /// bytes; for what is measured to compare with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times: Option<f64>,
 }
 
 impl Row {
@@ -66,6 +77,7 @@ impl Row {
             cpu: Some(cpu),
             wall: Some(wall),
             bytes: None,
+            times: None,
         }
     }
 
@@ -76,6 +88,19 @@ impl Row {
             cpu: None,
             wall: None,
             bytes: Some(bytes),
+            times: None,
+        }
+    }
+
+    /// The same measure of something else, to compare with those of the image.
+    fn beside(self, what: &str, image: &[Self]) -> Self {
+        let same = image.iter().find(|row| row.name == self.name);
+        let amount = |row: &Self| row.cpu.or(row.bytes.map(|bytes| bytes as f64));
+        let times = same.and_then(|same| Some(amount(&self)? / amount(same)?));
+        Self {
+            name: format!("{what} {}", self.name),
+            times,
+            ..self
         }
     }
 }
@@ -110,11 +135,44 @@ pub fn run(args: Args) -> Result<()> {
         "Acceleration: {} ({})",
         emulation.acceleration, emulation.reason
     );
+    let kubernetes = vm::kubernetes_of(&variant);
+    // Made before anything is measured, since it takes the processors for a while.
+    let stock = match args.stock {
+        true => {
+            kubernetes.as_ref().map_err(|error| anyhow!("{error:#}"))?;
+            let folder = folder.join("stock-node");
+            Some(StockNode::make(&project, &variant, &folder, &progress)?)
+        }
+        false => None,
+    };
     rows.extend(boots::measure(&emulation, &image, &folder, args.boots)?);
-    if vm::kubernetes_of(&variant).is_ok() {
+    if kubernetes.is_ok() {
         eprintln!("A boot as a node of a cluster …");
         let programs = vm::cluster_programs(&project, &variant, Arch::X86_64, &[], &progress)?;
-        rows.extend(node::measure(&emulation, &image, programs, &folder)?);
+        let bulkhead = Candidate {
+            name: "node",
+            image: &image,
+            variables: &emulation.variables,
+            join: &node::join,
+            memory: &node::memory_in_use,
+        };
+        let measured = node::measure(&emulation, &bulkhead, &programs, &folder)?;
+        let mut compared = Vec::new();
+        if let Some(stock) = &stock {
+            eprintln!("The same of a host of stock packages …");
+            let candidate = Candidate {
+                name: "stock",
+                image: &stock.image,
+                // Its loader is signed by nobody whom our firmware knows.
+                variables: &firmware::without_keys(&emulation.emulator)?,
+                join: &|cluster, builder| stock.join(cluster, builder),
+                memory: &StockNode::memory_in_use,
+            };
+            let theirs = node::measure(&emulation, &candidate, &programs, &folder)?;
+            compared.extend(theirs.into_iter().map(|row| row.beside("stock", &measured)));
+        }
+        rows.extend(measured);
+        rows.extend(compared);
     }
     rows.extend(api::measure(&emulation.emulator, &image, &folder)?);
     rows.extend(sizes(&image)?);
@@ -139,8 +197,8 @@ fn sizes(image: &Path) -> Result<Vec<Row>> {
 /// Prints the table for people.
 fn print(rows: &[Row]) {
     println!(
-        "{:<36} {:>10} {:>10} {:>12}",
-        "", "CPU s", "clock s", "size"
+        "{:<46} {:>10} {:>10} {:>12} {:>6}",
+        "", "CPU s", "clock s", "size", "times"
     );
     for row in rows {
         let seconds = |value: Option<f64>| match value {
@@ -152,11 +210,13 @@ fn print(rows: &[Row]) {
             format!("{:.1} MB", bytes as f64 / 1e6)
         });
         println!(
-            "{:<36} {:>10} {:>10} {:>12}",
+            "{:<46} {:>10} {:>10} {:>12} {:>6}",
             row.name,
             seconds(row.cpu),
             seconds(row.wall),
-            size
+            size,
+            row.times
+                .map_or(String::new(), |times| format!("{times:.1}"))
         );
     }
 }
