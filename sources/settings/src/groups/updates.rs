@@ -29,37 +29,35 @@ text_type! {
         if text == "latest" || is_version(text.strip_prefix('v').unwrap_or(text)) {
             Ok(())
         } else {
-            Err("neither \"latest\" nor a version such as \"1.2.3\"".into())
+            let build = "; what may follow a version after a + is not part of an image's version";
+            let hint = if text.contains('+') { build } else { "" };
+            Err(format!("neither \"latest\" nor a version such as \"1.2.3\"{hint}"))
         }
     }
 }
 
-/// True for a version after the rules of Semantic Versioning 2.0.0.
+/// True for a version after the rules of Semantic Versioning 2.0.0 that can be one of an
+/// image. Those have no build metadata, for in names of kernel images a `+` begins a counter,
+/// and are short enough for such a name.
 fn is_version(text: &str) -> bool {
-    let (rest, build) = match text.split_once('+') {
-        Some((rest, build)) => (rest, Some(build)),
-        None => (text, None),
-    };
-    let (core, pre) = match rest.split_once('-') {
+    let (core, pre) = match text.split_once('-') {
         Some((core, pre)) => (core, Some(pre)),
-        None => (rest, None),
+        None => (text, None),
     };
     let is_number = |part: &str| {
         (1..=18).contains(&part.len())
             && part.bytes().all(|c| c.is_ascii_digit())
             && (part == "0" || !part.starts_with('0'))
     };
-    let is_word = |part: &str| {
-        !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
-    };
     let is_pre = |part: &str| {
-        is_word(part) && (is_number(part) || !part.bytes().all(|c| c.is_ascii_digit()))
+        !part.is_empty()
+            && part.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+            && (is_number(part) || !part.bytes().all(|c| c.is_ascii_digit()))
     };
-    text.len() <= 128
+    text.len() <= 64
         && core.split('.').count() == 3
         && core.split('.').all(is_number)
         && pre.is_none_or(|pre| pre.split('.').all(is_pre))
-        && build.is_none_or(|build| build.split('.').all(is_word))
 }
 
 #[cfg(test)]
@@ -70,13 +68,14 @@ mod tests {
 
     #[test]
     fn versions() {
+        let good = ["latest", "1.2.3", "v1.20.0", "0.0.0-rc.1", "1.0.0-x-y.0"];
+        for text in good {
+            let lock: Result<update_metadata::VersionLock, _> = text.parse();
+            assert!(lock.is_ok(), "the updater does not take {text}");
+        }
+        let long = format!("1.2.3-{}", "x".repeat(60));
         check::<VersionLock>(
-            &[
-                json!("latest"),
-                json!("1.2.3"),
-                json!("v1.20.0"),
-                json!("0.0.0-rc.1+build.01"),
-            ],
+            &good.map(|text| json!(text)),
             &[
                 json!(""),
                 json!("Latest"),
@@ -88,6 +87,9 @@ mod tests {
                 json!("1.2.3-01"),
                 json!("1.2.3\n"),
                 json!("1.2.3+"),
+                json!("1.2.3+build"),
+                json!("v1.2.3-rc.1+build.01"),
+                json!(long),
                 json!(1.2),
             ],
         );
