@@ -5,7 +5,6 @@
 //! Over `https` the collector has to have a certificate of somebody whom the host
 //! trusts: of the image's authorities, or of one in `settings.pki`.
 
-use crate::tls;
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
@@ -212,7 +211,7 @@ fn get(target: &Target, query: &str, trusted: &Path) -> Result<()> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         match target.is_tls {
-            true => exchange(tls::connect(stream, host, trusted)?, &request),
+            true => exchange(tls_client::connect(stream, host, trusted)?, &request),
             false => exchange(stream, &request),
         }
     };
@@ -369,8 +368,8 @@ mod tests {
 
     #[test]
     fn over_tls_the_collector_is_one_that_the_host_trusts() {
-        let ours = tls::tests::Authority::new();
-        let other = tls::tests::Authority::new();
+        let ours = tls_client::fake::Authority::generate();
+        let other = tls_client::fake::Authority::generate();
         for (trusted, expected) in [
             (Some(&ours), Ok(())),
             (Some(&other), Err("invalid peer certificate")),

@@ -12,6 +12,5 @@ mod boot;
 pub mod bundle;
 pub mod health_ping;
 pub mod node;
-mod tls;
 
 pub use boot::{BootReport, Mark, Phase, Step, boot_report};

@@ -1,0 +1,65 @@
+//! A certificate authority and a server that it vouches for.
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+/// Somebody who signs certificates.
+pub struct Authority {
+    certificate: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// One that nobody trusts yet.
+    pub fn generate() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate").pem();
+        Self {
+            certificate,
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    /// Its own certificate.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// A server with a certificate for `name`, which takes one request and answers
+    /// it; the request's first line comes back.
+    pub fn serve(&self, name: &str, answer: &'static [u8]) -> (u16, JoinHandle<String>) {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = CertificateParams::new(vec![name.to_string()])
+            .and_then(|params| params.signed_by(&key, &self.issuer))
+            .expect("a certificate");
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let config =
+            ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("versions")
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate.der().clone()], key)
+                .expect("a configuration");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listening");
+        let port = listener.local_addr().expect("an address").port();
+        let served = thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a connection");
+            let connection = ServerConnection::new(Arc::new(config)).expect("a connection");
+            let mut stream = BufReader::new(StreamOwned::new(connection, stream));
+            let mut first = String::new();
+            // Who does not trust us says nothing.
+            if stream.read_line(&mut first).is_ok() {
+                stream.get_mut().write_all(answer).expect("answered");
+            }
+            first.trim_end().to_string()
+        });
+        (port, served)
+    }
+}
