@@ -1,13 +1,14 @@
 //! Makes and extends signed repositories of updates, after The Update Framework.
 //!
 //! Start at [`Repository`], a folder for one variant and architecture beside a folder of
-//! targets that all of them share; [`Keys`] sign it. Signing is the crate `tough`'s work,
+//! targets that all of them share; [`Keys`] sign it. [`simulate`] shows how waves reach a fleet. Signing is the crate `tough`'s work,
 //! what the manifest says is in `update-metadata`, and reading a repository as a host does
 //! in `updater`.
 
 mod keys;
 mod repository;
 mod schedule;
+pub mod simulate;
 #[cfg(test)]
 mod tests;
 

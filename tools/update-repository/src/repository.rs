@@ -27,6 +27,7 @@ pub struct Repository {
     folder: PathBuf,
     variant: String,
     arch: String,
+    now: Option<Time>,
 }
 
 /// A built image, to be released.
@@ -53,7 +54,14 @@ impl Repository {
             folder: folder.to_path_buf(),
             variant: variant.to_string(),
             arch: arch.to_string(),
+            now: None,
         }
+    }
+
+    /// The same, changed as if it were `now`.
+    pub fn at(self, now: Time) -> Self {
+        let now = Some(now);
+        Self { now, ..self }
     }
 
     /// Where its metadata lies.
@@ -145,7 +153,7 @@ impl Repository {
                 file.copy_into(&targets)?;
                 editor.add_target(TargetName::new(&file.name)?, file.described.clone())?;
             }
-            let now = Time::now();
+            let now = self.now.unwrap_or_else(Time::now);
             let version =
                 NonZeroU64::new(now.0.max(last + 1)).context("the clock says that it is 1970")?;
             let until = |seconds| moment(now.plus(seconds));

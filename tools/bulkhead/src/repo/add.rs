@@ -3,11 +3,10 @@
 use super::Place;
 use anyhow::{Context, Result};
 use buildsys::image::description::Description;
-use std::fs;
 use std::path::PathBuf;
 use sysutil::time::Time;
 use update_metadata::Waves;
-use update_repository::{Release, Schedule};
+use update_repository::Release;
 
 /// Arguments of `repo add`.
 #[derive(clap::Args)]
@@ -36,15 +35,9 @@ pub fn run(args: Args) -> Result<()> {
         Some(text) => Time::parse(text)
             .with_context(|| format!("--start {text} is no moment such as 2026-11-28T10:20:30Z"))?,
     };
-    let waves = match &args.waves {
-        _ if args.at_once => Waves::default(),
-        None => Schedule::default().waves(start)?,
-        Some(path) => {
-            let text = fs::read_to_string(path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            (Schedule::parse(&text).and_then(|schedule| schedule.waves(start)))
-                .with_context(|| format!("{} is no schedule", path.display()))?
-        }
+    let waves = match args.at_once {
+        true => Waves::default(),
+        false => super::schedule(args.waves.as_deref())?.waves(start)?,
     };
     let release = Release {
         version: image

@@ -4,12 +4,14 @@ mod add;
 mod create;
 mod limit;
 mod refresh;
+mod simulate;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use buildsys::project::Project;
 use clap::Subcommand;
-use std::path::PathBuf;
-use update_repository::{Keys, Repository};
+use std::fs;
+use std::path::{Path, PathBuf};
+use update_repository::{Keys, Repository, Schedule};
 
 /// Arguments of `repo`.
 #[derive(clap::Args)]
@@ -28,6 +30,8 @@ enum Verb {
     Limit(limit::Args),
     /// Sign a repository anew before it expires
     Refresh(refresh::Args),
+    /// Show how a schedule of waves reaches a fleet
+    Simulate(simulate::Args),
 }
 
 /// Does what was asked for.
@@ -37,6 +41,7 @@ pub fn run(args: Args) -> Result<()> {
         Verb::Add(args) => add::run(args),
         Verb::Limit(args) => limit::run(args),
         Verb::Refresh(args) => refresh::run(args),
+        Verb::Simulate(args) => simulate::run(args),
     }
 }
 
@@ -81,4 +86,14 @@ fn say(what: &str, repository: &Repository) {
         "{what}; {} is good for a week",
         repository.metadata().display()
     );
+}
+
+/// The schedule in a file, or the one of releases that have none.
+fn schedule(path: Option<&Path>) -> Result<Schedule> {
+    let Some(path) = path else {
+        return Ok(Schedule::default());
+    };
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Schedule::parse(&text).with_context(|| format!("{} is no schedule", path.display()))
 }
