@@ -55,13 +55,17 @@ pub struct WriteContent {
     pub total: i64,
     #[prost(string, tag = "4")]
     pub expected: String,
+    #[prost(int64, tag = "5")]
+    pub offset: i64,
     #[prost(bytes = "vec", tag = "6")]
     pub data: Vec<u8>,
     #[prost(map = "string, string", tag = "7")]
     pub labels: Labels,
 }
 
-/// `services.content.WriteAction`: write what comes along, verify it, and be done.
+/// `services.content.WriteAction`: write what comes along; the same, then verify all, and
+/// be done.
+pub const WRITE: i32 = 1;
 pub const COMMIT: i32 = 2;
 
 /// `services.snapshots`: `StatSnapshotRequest` and `RemoveSnapshotRequest`.

@@ -6,7 +6,7 @@
 
 use crate::api::{
     Apply, COMMIT, CommitSnapshot, Descriptor, Image, ImageMessage, Labels, Lease, Mounts, Nothing,
-    PrepareSnapshot, Snapshot, WriteContent,
+    PrepareSnapshot, Snapshot, WRITE, WriteContent,
 };
 use crate::grpc::{Answer, Client};
 use crate::layout::{Layer, Layout};
@@ -15,6 +15,9 @@ use anyhow::{Context, Result};
 
 /// What keeps parts from being collected as garbage until the image has its name.
 const LEASE: &str = "image-import";
+
+/// Bytes that one request writes: containerd takes no message of more than 16 MiB.
+const PIECE: usize = 4 << 20;
 
 /// Imports the image of `layout`, whose name gets `labels`. Returns whether it was not
 /// there.
@@ -67,18 +70,40 @@ async fn write_parts(client: &Client, layout: &Layout) -> Result<()> {
 }
 
 async fn write(client: &Client, layout: &Layout, part: &Descriptor, labels: Labels) -> Result<()> {
-    let request = WriteContent {
-        action: COMMIT,
-        name: format!("{LEASE}-{}", part.digest),
-        total: part.size,
-        expected: part.digest.clone(),
-        data: layout.content(part)?,
-        labels,
-    };
-    client
-        .ask::<Nothing>("content.v1.Content/Write", Some(LEASE), &request)
-        .await
-        .map(drop)
+    for request in pieces(part, &layout.content(part)?, &labels)? {
+        let written = client
+            .ask::<Nothing>("content.v1.Content/Write", Some(LEASE), &request)
+            .await?;
+        if let Answer::AlreadyExists = written {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The requests by which a part is written. The first begins anew whatever a cut has left.
+fn pieces(part: &Descriptor, data: &[u8], labels: &Labels) -> Result<Vec<WriteContent>> {
+    let mut requests = Vec::new();
+    let mut offset = 0;
+    let mut rest = data;
+    loop {
+        let (piece, behind) = rest.split_at(rest.len().min(PIECE));
+        let request = WriteContent {
+            action: if behind.is_empty() { COMMIT } else { WRITE },
+            name: format!("{LEASE}-{}", part.digest),
+            total: part.size,
+            expected: part.digest.clone(),
+            offset: i64::try_from(offset).context("it is too large")?,
+            data: piece.to_vec(),
+            labels: labels.clone(),
+        };
+        requests.push(request);
+        if behind.is_empty() {
+            return Ok(requests);
+        }
+        offset += piece.len();
+        rest = behind;
+    }
 }
 
 /// Unpacks the layers, each over those below it.

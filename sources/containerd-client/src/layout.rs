@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Where containerd looks for an image's whole name.
@@ -75,6 +76,22 @@ impl From<JsonDescriptor> for Descriptor {
             annotations: HashMap::new(),
         }
     }
+}
+
+/// The images in `folder`, which has a folder for each, by the names of these; none if it
+/// is not there.
+pub fn all(folder: &Path) -> Result<Vec<Layout>> {
+    let list = || format!("cannot list {}", folder.display());
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(list)?,
+    };
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for entry in entries {
+        paths.push(entry.with_context(list)?.path());
+    }
+    paths.sort();
+    paths.iter().map(|path| Layout::read(path)).collect()
 }
 
 impl Layout {

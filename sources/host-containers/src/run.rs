@@ -4,8 +4,9 @@ use crate::config::{Config, Kind};
 use crate::credentials::Registries;
 use crate::spec::{Container, Powers};
 use anyhow::{Context, Result, bail};
+use containerd_client::import::import;
 use containerd_client::task::{self, Pipes, Process};
-use containerd_client::{Client, HOST_NAMESPACE, HOST_SOCKET, image, pull};
+use containerd_client::{Client, HOST_NAMESPACE, HOST_SOCKET, image, layout, pull};
 use nix::libc::{SIGKILL, SIGTERM};
 use nix::sys::stat::Mode;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -19,6 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Where it keeps its data.
 const DATA: &str = "/var/lib/host-containerd";
+/// Images that lie in the root, for hosts whose registry is down, or that have none.
+const IMAGES: &str = "/usr/share/bulkhead/host-images";
 /// Mirrors of registries.
 const HOSTS: &str = "/etc/containerd/certs.d";
 /// In the folder that each container has for itself.
@@ -127,13 +130,20 @@ async fn remove_rest(client: &Client, id: &str) -> Result<()> {
     task::remove(client, id).await
 }
 
-/// The image, pulled if it is not there.
+/// The image: one that lies in the root, one that was pulled before, or pulled now.
 async fn get_image(
     client: &Client,
     kind: Kind,
     id: &str,
     source: &str,
 ) -> Result<image::ImageConfig> {
+    let images = layout::all(Path::new(IMAGES))?;
+    if let Some(own) = images.iter().find(|image| image.name == source) {
+        // It may be another one than in the root before.
+        if import(client, own, &[]).await? {
+            tracing::info!("{source} comes from the root");
+        }
+    }
     let image = match image::find(client, source).await? {
         Some(image) => image,
         None => pull_image(client, kind, id, source).await?,

@@ -9,9 +9,8 @@
 use anyhow::{Context, Result, bail};
 use containerd_client::Client;
 use containerd_client::import::import;
-use containerd_client::layout::Layout;
-use std::fs;
-use std::path::{Path, PathBuf};
+use containerd_client::layout::{self, Layout};
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -20,7 +19,7 @@ fn main() -> ExitCode {
         let [socket, namespace, folder] = arguments.as_slice() else {
             bail!("usage: image-import SOCKET NAMESPACE FOLDER");
         };
-        let layouts = layouts(Path::new(folder))?;
+        let layouts = layout::all(Path::new(folder))?;
         tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()
@@ -44,15 +43,4 @@ async fn import_all(socket: &Path, namespace: &str, layouts: &[Layout]) -> Resul
         }
     }
     Ok(())
-}
-
-/// The images in `folder`, by name of their folders.
-fn layouts(folder: &Path) -> Result<Vec<Layout>> {
-    let list = || format!("cannot list {}", folder.display());
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for entry in fs::read_dir(folder).with_context(list)? {
-        paths.push(entry.with_context(list)?.path());
-    }
-    paths.sort();
-    paths.iter().map(|path| Layout::read(path)).collect()
 }

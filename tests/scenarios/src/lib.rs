@@ -299,6 +299,14 @@ pub const ALL: &[Scenario] = &[
         run: scenarios::host_containers::host_containers,
     },
     Scenario {
+        name: "doors",
+        about: "without any registry admin is enabled from control, lets in by SSH who has the key, sees into a pod and the host, and is gone when disabled",
+        tier: Tier::Two,
+        budget: 240.0,
+        cluster: true,
+        run: scenarios::doors::doors,
+    },
+    Scenario {
         name: "bootstrap-containers",
         about: "bootstrap containers prepare disks before kubelet starts, once or always, and one that is essential and fails stops the boot",
         tier: Tier::Two,

@@ -43,6 +43,33 @@ pub fn check(root: &Rootfs, exceptions: &[(Name, HardeningException)]) -> Result
     )
 }
 
+/// Checks the root of a container image: whether each program finds its libraries. What
+/// it may have besides is its own business.
+pub fn check_container(root: &Rootfs) -> Result<()> {
+    let libraries = library_names(root);
+    let mut faults = Vec::new();
+    for (path, entry) in root.iter() {
+        let bytes = entry.read()?.unwrap_or_default();
+        if !bytes.starts_with(b"\x7fELF") {
+            continue;
+        }
+        let program =
+            Program::parse(&bytes).with_context(|| format!("/{path} is no valid ELF file"))?;
+        let missing = program
+            .needed
+            .iter()
+            .filter(|name| !libraries.contains(*name));
+        faults.extend(missing.map(|name| format!("/{path} needs {name}, which it has not")));
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "the container image is not whole:\n  {}",
+        faults.join("\n  ")
+    )
+}
+
 fn check_entry(
     path: &str,
     entry: &Entry,

@@ -119,8 +119,9 @@ impl PackageManifest {
     pub fn workspace_programs(&self) -> impl Iterator<Item = (&Name, Linkage)> {
         let own = self.cargo.iter().flat_map(|origin| &origin.programs);
         let in_image = self.container_image.iter();
+        let in_image = in_image.filter_map(|image| image.program.as_ref());
         own.map(|program| (&program.crate_name, program.link))
-            .chain(in_image.map(|image| (&image.program, Linkage::Static)))
+            .chain(in_image.map(|program| (program, Linkage::Static)))
     }
 }
 
@@ -213,18 +214,40 @@ pub enum Linkage {
     Efi,
 }
 
-/// The `[container-image]` table: an image of one static program of this workspace, as
-/// an OCI layout in the root.
+/// The `[container-image]` table: an OCI layout in the root. It has one static program of
+/// this workspace; or all that the package takes and makes, which then is not in the
+/// root, together with what other packages have.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ContainerImage {
     /// The image's whole name.
     pub name: String,
     /// The workspace member, which is also the program's name in the image.
-    pub program: Name,
+    pub program: Option<Name>,
+    /// The other packages, which have files and slices of archives alone.
+    pub packages: Option<Vec<Name>>,
+    /// What is started in it; the program if there is but one.
+    #[serde(default)]
+    pub entrypoint: Vec<String>,
     /// User and group by number, as `65535:65535`; root if not given.
     #[serde(default)]
     pub user: String,
+}
+
+impl ContainerImage {
+    fn check(&self) -> Result<()> {
+        match (&self.program, &self.packages) {
+            (Some(_), Some(_)) => bail!("[container-image] has both a program and packages"),
+            (None, None) => bail!("[container-image] has neither a program nor packages"),
+            (Some(_), None) if !self.entrypoint.is_empty() => {
+                bail!("[container-image] starts its program, and has an entrypoint all the same")
+            }
+            (None, Some(_)) if self.entrypoint.is_empty() => {
+                bail!("[container-image] has packages and no entrypoint")
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The `[go]` table: programs built from the `go.mod` in the package's folder, or
@@ -853,6 +876,7 @@ impl Definitions {
             }
         }
         self.check_cycles()?;
+        self.check_container_images()?;
         for (name, kit) in &self.kits {
             for package in &kit.kit.packages {
                 if !self.packages.contains_key(package) {
@@ -876,6 +900,37 @@ impl Definitions {
                     bail!(
                         "variants/{name}/variant.toml names the package {package}, but {}",
                         self.no_such_package(package)
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What goes into a container image is unpacked there and built nowhere.
+    fn check_container_images(&self) -> Result<()> {
+        for package in self.packages.values() {
+            let image = package.manifest.container_image.as_ref();
+            for name in image
+                .and_then(|image| image.packages.as_ref())
+                .into_iter()
+                .flatten()
+            {
+                let Some(part) = self.packages.get(name) else {
+                    bail!(
+                        "{} names the package {name}, but {}",
+                        package.manifest_path(),
+                        self.no_such_package(name)
+                    );
+                };
+                let manifest = &part.manifest;
+                let is_built = manifest.go.is_some()
+                    || manifest.cargo.is_some()
+                    || manifest.container_image.is_some();
+                if is_built {
+                    bail!(
+                        "{} names the package {name}, which has programs that are built",
+                        package.manifest_path()
                     );
                 }
             }
@@ -945,6 +1000,9 @@ fn by_version(
         let describe = || format!("packages/{software}/package.toml is not valid");
         if let Some(go) = &manifest.go {
             go.check().with_context(describe)?;
+        }
+        if let Some(image) = &manifest.container_image {
+            image.check().with_context(describe)?;
         }
         let shared = manifest.go.as_ref().and_then(|go| go.modules_of.as_ref());
         let modules = match shared {

@@ -3,6 +3,7 @@
 
 use crate::lock::{self, FetchOptions};
 use crate::manifest::{Definitions, Name};
+pub use crate::plan::packages::HOST_IMAGES;
 use crate::plan::packages::Packages;
 use crate::progress::Progress;
 use crate::project::{Arch, Project};

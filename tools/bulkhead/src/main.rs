@@ -11,6 +11,7 @@ mod check;
 mod clean;
 mod conformance;
 mod fuzz;
+mod image;
 mod image_choice;
 mod inspect;
 mod keys;
@@ -46,6 +47,8 @@ enum Verb {
     Inspect(inspect::Args),
     /// Build the image again elsewhere and compare bit by bit.
     Verify(verify::Args),
+    /// Build or push an image for host containers.
+    Image(image::Args),
     /// Show the signing keys, or make new ones.
     Keys(keys::Args),
     /// Boot an image in QEMU.
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
             Verb::Lock(args) => lock::run(args),
             Verb::Inspect(args) => inspect::run(args),
             Verb::Verify(args) => verify::run(args),
+            Verb::Image(args) => image::run(args),
             Verb::Keys(args) => keys::run(args),
             Verb::Run(args) => run::run(args),
             Verb::Scenario(args) => scenario::run(args),

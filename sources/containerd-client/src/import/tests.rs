@@ -205,3 +205,31 @@ fn a_failure_leaves_no_name() {
     }
     assert!(!methods(&calls).contains(&"Images/Create"));
 }
+
+#[test]
+fn a_large_part_is_written_in_pieces() {
+    let part = Descriptor {
+        digest: "sha256:d".to_string(),
+        size: 1,
+        ..Descriptor::default()
+    };
+    for (length, expected) in [
+        (0, vec![(COMMIT, 0, 0)]),
+        (PIECE, vec![(COMMIT, 0, PIECE)]),
+        (
+            2 * PIECE + 1,
+            vec![
+                (WRITE, 0, PIECE),
+                (WRITE, PIECE as i64, PIECE),
+                (COMMIT, 2 * PIECE as i64, 1),
+            ],
+        ),
+    ] {
+        let requests = pieces(&part, &vec![7; length], &Labels::new()).unwrap();
+        let found: Vec<(i32, i64, usize)> = requests
+            .iter()
+            .map(|request| (request.action, request.offset, request.data.len()))
+            .collect();
+        assert_eq!(found, expected, "{length} bytes");
+    }
+}

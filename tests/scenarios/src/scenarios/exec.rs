@@ -49,6 +49,7 @@ pub(crate) fn check(host: &Host<'_>) -> Result<()> {
 /// it.
 fn session<T: Send>(
     client: &Client,
+    target: &str,
     command: &[&str],
     tty: Option<Tty>,
     work: impl FnOnce(PipeWriter, PipeReader) -> Result<T> + Send,
@@ -61,7 +62,7 @@ fn session<T: Send>(
             input: input.as_fd(),
             output: output.as_fd(),
         };
-        let status = exec::run(client, TARGET, &command, tty, ends);
+        let status = exec::run(client, target, &command, tty, ends);
         drop((input, output));
         let Ok(worked) = working.join() else {
             bail!("what looks at a command has panicked");
@@ -72,7 +73,17 @@ fn session<T: Send>(
 
 /// What a command writes that gets nothing to read, and its status.
 fn run(client: &Client, command: &[&str], tty: Option<Tty>) -> Result<(String, u8)> {
-    let (said, status) = session(client, command, tty, |give, mut take| {
+    run_in(client, TARGET, command, tty)
+}
+
+/// The same in the container `target`.
+pub(super) fn run_in(
+    client: &Client,
+    target: &str,
+    command: &[&str],
+    tty: Option<Tty>,
+) -> Result<(String, u8)> {
+    let (said, status) = session(client, target, command, tty, |give, mut take| {
         let mut said = String::new();
         take.read_to_string(&mut said)?;
         drop(give);
@@ -111,7 +122,7 @@ fn bytes() -> impl Iterator<Item = [u8; 8]> {
 }
 
 fn much_goes_through(client: &Client) -> Result<()> {
-    let ((), status) = session(client, &["cat"], None, |give, take| {
+    let ((), status) = session(client, TARGET, &["cat"], None, |give, take| {
         let giving = thread::spawn(move || {
             let mut give = std::io::BufWriter::new(give);
             bytes().try_for_each(|piece| give.write_all(&piece))?;
@@ -141,7 +152,7 @@ fn much_goes_through(client: &Client) -> Result<()> {
 fn a_client_vanishes(host: &Host<'_>) -> Result<()> {
     let client = &host.client();
     let script = format!("sleep {MARK} & while true; do echo here; sleep 1; done");
-    let ((), status) = session(client, &["sh", "-c", &script], None, |_, take| {
+    let ((), status) = session(client, TARGET, &["sh", "-c", &script], None, |_, take| {
         let mut line = String::new();
         BufReader::new(take).read_line(&mut line)?;
         ensure!(line == "here\n", "it says {line:?}");

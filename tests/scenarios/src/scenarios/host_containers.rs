@@ -17,9 +17,9 @@ const SAID: f64 = 60.0;
 /// Bytes of the host's disk, most of which are never written.
 const DISK_SIZE: u64 = 12 << 30;
 
-const CONTROL: &str = "host-containers@control.service";
-const ADMIN: &str = "host-containers@admin.service";
-const RUNTIME: &str = "host-containerd.service";
+pub(super) const CONTROL: &str = "host-containers@control.service";
+pub(super) const ADMIN: &str = "host-containers@admin.service";
+pub(super) const RUNTIME: &str = "host-containerd.service";
 
 /// What each container says when it is done, and how it waits then.
 const WAIT: &str = "echo all tried; trap exit TERM; sleep 1000000 & wait";
@@ -371,7 +371,7 @@ impl Host<'_> {
     }
 
     /// What a unit that runs has written since it was started, once that has `text`.
-    fn wait_for(&self, unit: &str, text: &str) -> Result<String> {
+    pub(super) fn wait_for(&self, unit: &str, text: &str) -> Result<String> {
         let mut said = String::new();
         let waited = self
             .0

@@ -5,6 +5,7 @@ pub(crate) mod boot;
 pub(crate) mod bootstrap_containers;
 pub(crate) mod cluster;
 pub(crate) mod diagnostics;
+pub(crate) mod doors;
 pub(crate) mod ec2;
 pub(crate) mod exec;
 pub(crate) mod host_containers;

@@ -4,6 +4,7 @@
 //! and in which order is one graph of jobs: toolchains, programs, packages.
 
 use super::TOOLCHAIN;
+use crate::check;
 use crate::executor::{self, JobContext, Node};
 use crate::fetch::Fetcher;
 use crate::image::assemble::BuiltPackage;
@@ -14,8 +15,9 @@ use crate::project::{Arch, Project};
 use crate::recipe::cargo::{self, ProgramSet, Source};
 use crate::recipe::go::{self, GoPrograms};
 use crate::recipe::{debian, files};
+use crate::rootfs::{Content, Rootfs};
 use crate::sdk::Toolchain;
-use crate::store::{Entry, Key, KeyBuilder, Store};
+use crate::store::{self, Entry, Key, KeyBuilder, Store};
 use anyhow::{Context, Result};
 use oci_image::{Architecture, Config, Image, Layer};
 use std::fs;
@@ -25,11 +27,14 @@ use std::sync::{Mutex, PoisonError};
 /// Changes when the same inputs must give another result.
 pub(super) const RECIPE_VERSION: &str = "2";
 
-/// Where container images lie in the root, each in a folder named for its package.
+/// Where container images lie in the root, each in a folder named for its package: those
+/// of one program, which pods need.
 const CONTAINER_IMAGES: &str = "usr/share/bulkhead/images";
+/// The same for images of the host's own containers.
+pub const HOST_IMAGES: &str = "usr/share/bulkhead/host-images";
 
 /// Changes when a container image is written in another form.
-const CONTAINER_IMAGE_FORM: &str = "1";
+const CONTAINER_IMAGE_FORM: &str = "2";
 
 /// Packages that are to be built.
 pub struct Packages<'a> {
@@ -52,6 +57,8 @@ struct PlannedPackage<'a> {
     package: &'a Package,
     archives: Vec<LockedArchive>,
     go: Option<(GoPrograms, Key)>,
+    /// What goes into its container image, besides what is its own.
+    parts: Vec<PlannedPackage<'a>>,
     key: Key,
 }
 
@@ -98,7 +105,9 @@ impl<'a> Packages<'a> {
         }
         let packages = packages
             .into_iter()
-            .map(|package| PlannedPackage::new(project, package, arch, lock, &programs))
+            .map(|package| {
+                PlannedPackage::new(project, definitions, package, arch, lock, &programs)
+            })
             .collect::<Result<_>>()?;
         Ok(Self {
             arch,
@@ -158,7 +167,7 @@ impl<'a> Packages<'a> {
             if store.get(&planned.key)?.is_some() {
                 continue;
             }
-            let archives = planned.archives.iter();
+            let archives = planned.all_archives();
             wanted.extend(archives.map(|archive| Want::Package(archive.asked_name(), self.arch)));
             if let Some((_, key)) = &planned.go
                 && !toolchains.contains(&go::TOOLCHAIN)
@@ -276,7 +285,7 @@ impl<'a> Packages<'a> {
             .map(|(planned, entry)| BuiltPackage {
                 package: planned.package,
                 tree: entry.path().to_path_buf(),
-                archives: planned.archives.clone(),
+                archives: planned.all_archives().cloned().collect(),
                 module: planned.module(),
             })
             .collect();
@@ -346,6 +355,7 @@ impl<'a> Packages<'a> {
 impl<'a> PlannedPackage<'a> {
     fn new(
         project: &Project,
+        definitions: &'a Definitions,
         package: &'a Package,
         arch: Arch,
         lock: &Lock,
@@ -371,8 +381,15 @@ impl<'a> PlannedPackage<'a> {
         for set in sets_of(package, programs) {
             key = key.key("programs", &programs[set].key);
         }
-        if package.manifest.container_image.is_some() {
+        let mut parts = Vec::new();
+        if let Some(image) = &package.manifest.container_image {
             key = key.field("container image", CONTAINER_IMAGE_FORM);
+            for name in image.packages.iter().flatten() {
+                let part = definitions.package(name)?;
+                let part = Self::new(project, definitions, part, arch, lock, programs)?;
+                key = key.key(name.as_str(), &part.key);
+                parts.push(part);
+            }
         }
         let mut go = None;
         if let Some(programs) = GoPrograms::read(project, package, arch)? {
@@ -384,8 +401,15 @@ impl<'a> PlannedPackage<'a> {
             package,
             archives,
             go,
+            parts,
             key: key.finish(),
         })
+    }
+
+    /// The archives that it takes files from, and those of what its container image has.
+    fn all_archives(&self) -> impl Iterator<Item = &LockedArchive> {
+        let of_parts = self.parts.iter().flat_map(|part| &part.archives);
+        self.archives.iter().chain(of_parts)
     }
 
     /// The Go module that the package is of, and its version.
@@ -397,6 +421,36 @@ impl<'a> PlannedPackage<'a> {
 
     /// Makes the package's tree in the folder `out`.
     fn make(
+        &self,
+        plan: &Packages<'_>,
+        fetcher: &Fetcher,
+        programs: &[Option<Entry>],
+        go: Option<&Entry>,
+        out: &Path,
+    ) -> Result<()> {
+        let making = || format!("cannot build the package {}", self.package.name());
+        let image = self.package.manifest.container_image.as_ref();
+        let Some(image) = image.filter(|image| image.packages.is_some()) else {
+            return self.make_tree(plan, fetcher, programs, go, out);
+        };
+        // What is its own and what its parts have, each in a folder, become one root.
+        let scratch = out.join("scratch");
+        let mut root = Rootfs::new();
+        for package in self.parts.iter().chain([self]) {
+            let name = package.package.name();
+            let tree = scratch.join(name.as_str());
+            fs::create_dir_all(&tree).with_context(|| format!("cannot make {}", tree.display()))?;
+            package.make_tree(plan, fetcher, programs, None, &tree)?;
+            root.add_tree(name, &tree).with_context(making)?;
+        }
+        check::check_container(&root).with_context(making)?;
+        let layer = layer_of(&root).with_context(making)?;
+        let place = out.join(HOST_IMAGES).join(self.package.software().as_str());
+        write_image(image, plan.arch, layer, &place).with_context(making)?;
+        store::remove_tree(&scratch)
+    }
+
+    fn make_tree(
         &self,
         plan: &Packages<'_>,
         fetcher: &Fetcher,
@@ -430,12 +484,16 @@ impl<'a> PlannedPackage<'a> {
                 .with_context(making)?;
             copy_program(&source, &out.join(program.path.as_str())).with_context(making)?;
         }
-        if let Some(image) = &self.package.manifest.container_image {
+        let image = self.package.manifest.container_image.as_ref();
+        if let Some((image, name)) = image.and_then(|image| Some((image, image.program.as_ref()?)))
+        {
             let program = plan
-                .program(programs, &image.program, Linkage::Static)
+                .program(programs, name, Linkage::Static)
                 .with_context(making)?;
+            let mut layer = Layer::new();
+            layer.copy(name.as_str(), &program).with_context(making)?;
             let place = format!("{CONTAINER_IMAGES}/{}", self.package.software());
-            container_image(image, plan.arch, &program, &out.join(place)).with_context(making)?;
+            write_image(image, plan.arch, layer, &out.join(place)).with_context(making)?;
         }
         if let Some(origin) = &self.package.manifest.go {
             let built = go
@@ -450,17 +508,34 @@ impl<'a> PlannedPackage<'a> {
     }
 }
 
-/// Writes a container image that has nothing but `program` into the folder `to`.
-fn container_image(image: &ContainerImage, arch: Arch, program: &Path, to: &Path) -> Result<()> {
-    let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+/// The files of a container image's root as its layer.
+fn layer_of(root: &Rootfs) -> Result<Layer> {
     let mut layer = Layer::new();
-    layer.file(image.program.as_str(), 0o755, &bytes)?;
+    for (path, entry) in root.iter() {
+        match &entry.content {
+            Content::Folder => layer.folder(path, entry.mode)?,
+            Content::Link(target) => layer.link(path, target)?,
+            Content::File(_) | Content::Bytes(_) => {
+                let bytes = entry.read()?.unwrap_or_default();
+                layer.file(path, entry.mode & 0o777, &bytes)?
+            }
+        };
+    }
+    Ok(layer)
+}
+
+/// Writes a container image of one layer into the folder `to`.
+fn write_image(image: &ContainerImage, arch: Arch, layer: Layer, to: &Path) -> Result<()> {
     let architecture = match arch {
         Arch::X86_64 => Architecture::Amd64,
         Arch::Aarch64 => Architecture::Arm64,
     };
+    let entrypoint = match &image.program {
+        Some(program) => vec![format!("/{program}")],
+        None => image.entrypoint.clone(),
+    };
     let config = Config {
-        entrypoint: vec![format!("/{}", image.program)],
+        entrypoint,
         user: image.user.clone(),
         ..Config::default()
     };
@@ -497,15 +572,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_image_has_its_program_and_its_name() {
+    fn a_container_image_has_its_files_and_its_name() {
         let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join("program");
-        fs::write(&program, "code").unwrap();
-        let text = "name = 'localhost/a:1'\nprogram = 'hold'\nuser = '1:2'";
+        let tree = folder.path().join("tree");
+        fs::create_dir_all(tree.join("usr/bin")).unwrap();
+        fs::write(tree.join("usr/bin/hold"), "code").unwrap();
+        let text = "name = 'localhost/a:1'\npackages = []\nentrypoint = ['/hold']\nuser = '1:2'";
         let image: ContainerImage = toml::from_str(text).unwrap();
         let layout = |name: &str| {
             let to = folder.path().join(name);
-            container_image(&image, Arch::Aarch64, &program, &to).unwrap();
+            let mut root = Rootfs::new();
+            root.add_tree(&Name::try_from("a".to_string()).unwrap(), &tree)
+                .unwrap();
+            write_image(&image, Arch::Aarch64, layer_of(&root).unwrap(), &to).unwrap();
             fs::read_to_string(to.join("index.json")).unwrap()
         };
         let index = layout("one");
@@ -520,7 +599,7 @@ mod tests {
                 String::from_utf8_lossy(&bytes).into_owned()
             })
             .collect();
-        for part in ["\"/hold\"", "\"1:2\"", "code"] {
+        for part in ["\"/hold\"", "\"1:2\"", "code", "usr/bin/hold", "lib64"] {
             let found = contents.iter().any(|content| content.contains(part));
             assert!(found, "{part:?} is not in {contents:?}");
         }

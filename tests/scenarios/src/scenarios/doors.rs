@@ -1,0 +1,160 @@
+//! The doors to a host that has no registry: the images of control and admin that lie in
+//! its root.
+
+use super::exec::run_in;
+use super::host_containers::{ADMIN, CONTROL, Host, RUNTIME};
+use super::set;
+use crate::stage::{BOOT, Stage, marks};
+use anyhow::{Result, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use test_vm::api::Api;
+use test_vm::disk::RawDisk;
+
+/// A container beside the two, from which somebody logs in: a machine of the network would
+/// reach no other server.
+const CLIENT: &str = "client";
+const CLIENT_UNIT: &str = "host-containers@client.service";
+const USER: &str = "jo";
+/// Bytes of the host's disk, most of which are never written.
+const DISK_SIZE: u64 = 12 << 30;
+
+/// What admin has done over SSH: a look into a pod's process, and into the host.
+const LOOK: &str = r#"
+set -- $(pidof pause)
+echo "pod: $(timeout 10 strace -p $1 2>&1 | head -c 400)"
+sheltie -c '
+echo "process 1: $(cat /proc/1/comm)"
+echo "kubelet: $(systemctl is-active kubelet.service)"
+echo "journal: $(journalctl --boot --lines=1 --quiet --unit=kubelet.service)"
+echo "local: $(ls /local)"
+exit 7'
+echo "status: $?"
+sudo tcpdump --version 2>&1 | head -n 1
+"#;
+
+/// Admin is enabled from control, used over SSH, and disabled again.
+pub(crate) fn doors(stage: &mut Stage<'_>) -> Result<()> {
+    let parts = stage.cluster()?;
+    let (mut builder, disk) = stage.machine_of(&parts.node, "host")?;
+    disk.enlarge(DISK_SIZE)?;
+    let pod = STANDARD.encode(
+        "apiVersion: v1\nkind: Pod\nmetadata: { name: watched }\nspec:\n  \
+         hostNetwork: true\n  containers:\n  \
+         - { name: watched, image: 'localhost/kubernetes/pause:0.1.0', imagePullPolicy: Never }\n",
+    );
+    let user_data = format!(
+        "[settings.kubernetes]\nstandalone-mode = true\ncluster-domain = \"cluster.local\"\n\
+         [settings.kubernetes.static-pods.watched]\nenabled = true\nmanifest = \"{pod}\"\n"
+    );
+    builder.user_data = Some(user_data.into_bytes());
+    let mut machine = stage.start(&builder)?;
+    machine.wait_for(marks::BOOT_COMPLETE, BOOT)?;
+    let host = Host(&machine);
+    let api = Api::at(&machine.api_socket());
+    for unit in [CONTROL, ADMIN, RUNTIME] {
+        let state = host.show(unit, "ActiveState")?;
+        ensure!(state == "inactive", "{unit} is {state} by default");
+    }
+
+    let admin_image = api.get("/settings?prefix=settings.host-containers.admin.source")?;
+    let admin_image = &admin_image["host-containers"]["admin"]["source"];
+    let client = json!({
+        "enabled": true,
+        "source": admin_image,
+        "command": ["/usr/bin/bash", "-c", "trap exit TERM; sleep 1000000 & wait"],
+    });
+    let control = json!({ "enabled": true });
+    set(
+        &api,
+        &json!({ "host-containers": { "control": control, CLIENT: client } }),
+    )?;
+    host.wait_for(CONTROL, "comes from the root")?;
+    host.wait_for(CONTROL, "control runs")?;
+    host.wait_for(CLIENT_UNIT, "client runs")?;
+    let calls = host.client();
+    let run = |container: &str, script: &str| -> Result<String> {
+        let (said, status) = run_in(&calls, container, &["sh", "-c", script], None)?;
+        ensure!(
+            status == 0,
+            "in {container} {script:?} ended with {status}: {said}"
+        );
+        Ok(said)
+    };
+    let key = run(
+        CLIENT,
+        "mkdir -p /root/.ssh && ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519 && \
+         cat /root/.ssh/id_ed25519.pub",
+    )?;
+    let user_data = json!({ "user": USER, "ssh": { "authorized-keys": [key.trim()] } });
+    let user_data = STANDARD.encode(user_data.to_string());
+    set(
+        &api,
+        &json!({ "host-containers": { "admin": { "user-data": user_data } } }),
+    )?;
+    run("control", "enable-admin-container")?;
+    host.wait_for(ADMIN, "Server listening on")?;
+    stage.note("admin was enabled from control, without a registry");
+
+    // Who has not the key is not let in.
+    let ssh = format!("ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new {USER}@127.0.0.1");
+    let (said, status) = run_in(
+        &calls,
+        CLIENT,
+        &[
+            "sh",
+            "-c",
+            &format!("{ssh} -o PubkeyAuthentication=no true"),
+        ],
+        None,
+    )?;
+    ensure!(
+        status != 0 && said.contains("Permission denied"),
+        "without the key ssh says, with {status}: {said}"
+    );
+    machine.wait_until("the pod runs", BOOT, || run("admin", "pidof pause").is_ok())?;
+    let said = run(CLIENT, &format!("{ssh} <<'end'\n{LOOK}\nend"))?;
+    for expected in [
+        "attached",
+        "rt_sigtimedwait(",
+        "process 1: systemd",
+        "kubelet: active",
+        "host-containers",
+        "status: 7",
+        "tcpdump version",
+    ] {
+        ensure!(said.contains(expected), "{expected:?} is not in {said}");
+    }
+    let journal = said.lines().find_map(|line| line.strip_prefix("journal: "));
+    ensure!(
+        journal.is_some_and(|line| line.contains("kubelet")),
+        "the journal is not read: {said}"
+    );
+    stage.note("over SSH, admin has traced a pod's process and entered the host");
+
+    // Disabled, nothing of it is left but its folder, by which it is known again.
+    run("control", "disable-admin-container")?;
+    host.wait_until_inactive(ADMIN)?;
+    let closed = format!("! {ssh} true 2>&1");
+    let said = run(CLIENT, &closed)?;
+    ensure!(said.contains("Connection refused"), "ssh says {said}");
+    let mounts = host.probe()?.read("/proc/self/mounts")?;
+    ensure!(
+        !mounts.contains("default/admin/"),
+        "something of admin is mounted: {mounts}"
+    );
+    run("control", "enable-admin-container")?;
+    host.wait_for(ADMIN, "Server listening on")?;
+    let strict = ssh.replace("accept-new", "yes");
+    run(CLIENT, &format!("{strict} true"))?;
+    machine.power_off(BOOT)?;
+    drop(machine);
+
+    let journal = stage.journal(&RawDisk::open(disk.path())?)?;
+    journal.require("Successfully loaded SELinux policy")?;
+    match journal.containing("avc:  denied").next() {
+        Some(denial) => bail!("the policy refused something: {}", denial.message),
+        None => Ok(()),
+    }
+}
