@@ -209,7 +209,11 @@ pub fn build<D: ReadAt + Sync + ?Sized>(image: &D) -> Result<Verity, BuildError>
         return Err(BuildError::Size(size));
     }
     let data_blocks = size / BLOCK_SIZE as u64;
-    let mut digests = hash_image(image, data_blocks)?;
+    Ok(over(hash_image(image, data_blocks)?, data_blocks))
+}
+
+/// The tree over the digests of all blocks.
+fn over(mut digests: Vec<u8>, data_blocks: u64) -> Verity {
     let mut levels = Vec::new();
     while digests.len() > DIGEST_SIZE {
         digests.resize(digests.len().next_multiple_of(BLOCK_SIZE), 0);
@@ -231,11 +235,101 @@ pub fn build<D: ReadAt + Sync + ?Sized>(image: &D) -> Result<Verity, BuildError>
     for level in levels.into_iter().rev() {
         bytes.extend(level);
     }
-    Ok(Verity {
+    Verity {
         root_hash,
         data_blocks,
         bytes,
-    })
+    }
+}
+
+/// A tree that belongs to its root hash: what a block of the image must hash to is known
+/// before the image is there.
+#[derive(Debug)]
+pub struct Tree {
+    verity: Verity,
+    /// Where in its bytes the digests of the blocks begin.
+    leaves_at: usize,
+}
+
+/// Why bytes are not the tree that a root hash stands for.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// They cannot be read.
+    #[error("cannot read the hash tree")]
+    Read(#[from] io::Error),
+    /// They begin with something else.
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    /// The tree is cut off.
+    #[error("the hash tree has {have} bytes instead of {wanted}")]
+    Size {
+        /// What there is.
+        have: u64,
+        /// What its superblock asks for.
+        wanted: u64,
+    },
+    /// It is the tree of another image, or altered.
+    #[error("the hash tree does not belong to the root hash {0}")]
+    Other(RootHash),
+}
+
+impl Tree {
+    /// Reads the tree of `root_hash` from a file that may be longer, as partitions are.
+    pub fn read<T: ReadAt + ?Sized>(tree: &T, root_hash: &RootHash) -> Result<Self, TreeError> {
+        let mut start = [0; SUPERBLOCK_SIZE];
+        let have = tree.size()?;
+        if have < SUPERBLOCK_SIZE as u64 {
+            let wanted = SUPERBLOCK_SIZE as u64;
+            return Err(TreeError::Size { have, wanted });
+        }
+        tree.read_exact_at(&mut start, 0)?;
+        let superblock = Superblock::parse(&start)?;
+        let wanted = superblock.tree_size();
+        if wanted > have {
+            return Err(TreeError::Size { have, wanted });
+        }
+        let mut bytes = vec![0; wanted as usize];
+        tree.read_exact_at(&mut bytes, 0)?;
+        let leaves = superblock.data_blocks as usize * DIGEST_SIZE;
+        let leaf_level = leaves.next_multiple_of(BLOCK_SIZE);
+        let (leaves_at, digests) = match superblock.data_blocks {
+            // The digest of the only block is the root hash.
+            1 => (0, root_hash.0.to_vec()),
+            _ => {
+                let at = bytes.len() - leaf_level;
+                (at, bytes[at..at + leaves].to_vec())
+            }
+        };
+        let verity = over(digests, superblock.data_blocks);
+        if verity.root_hash != *root_hash || verity.bytes != bytes {
+            return Err(TreeError::Other(*root_hash));
+        }
+        Ok(Self { verity, leaves_at })
+    }
+
+    /// Blocks of the image.
+    pub fn data_blocks(&self) -> u64 {
+        self.verity.data_blocks
+    }
+
+    /// Superblock and tree, as they lie on the disk.
+    pub fn bytes(&self) -> &[u8] {
+        &self.verity.bytes
+    }
+
+    /// The root hash.
+    pub fn root_hash(&self) -> &RootHash {
+        &self.verity.root_hash
+    }
+
+    /// What each block of the image hashes to, in their order.
+    pub fn digests(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let leaves = match self.verity.data_blocks {
+            1 => &self.verity.root_hash.0[..],
+            blocks => &self.verity.bytes[self.leaves_at..][..blocks as usize * DIGEST_SIZE],
+        };
+        leaves.chunks_exact(DIGEST_SIZE)
+    }
 }
 
 /// Whether `image` is the one that `root_hash` stands for, and `tree` its tree.
@@ -367,6 +461,39 @@ mod tests {
             let verity = build(&image(*blocks)).unwrap();
             assert_eq!(verity.root_hash.to_string(), *expected, "{blocks} blocks");
         }
+    }
+
+    #[test]
+    fn a_tree_tells_each_blocks_digest() {
+        for blocks in [1, 2, 127, 128, 129, 20_000] {
+            let image = image(blocks);
+            let built = build(&image).unwrap();
+            let mut partition = built.bytes.clone();
+            partition.resize(partition.len() + 10_000, 7);
+            let tree = Tree::read(&partition, &built.root_hash).unwrap();
+            assert_eq!(tree.bytes(), built.bytes);
+            assert_eq!(tree.digests().len(), blocks);
+            for (digest, block) in tree.digests().zip(image.chunks(BLOCK_SIZE)) {
+                assert_eq!(digest, hash_block(block));
+            }
+        }
+    }
+
+    #[test]
+    fn a_tree_of_something_else_is_refused() {
+        let built = build(&image(300)).unwrap();
+        let other = RootHash([1; 32]);
+        let error = Tree::read(&built.bytes, &other).unwrap_err();
+        assert!(matches!(error, TreeError::Other(_)), "{error}");
+        for at in [20, 80, 600, BLOCK_SIZE + 5, built.bytes.len() - 1] {
+            let mut altered = built.bytes.clone();
+            altered[at] ^= 1;
+            assert!(Tree::read(&altered, &built.root_hash).is_err(), "byte {at}");
+        }
+        let short = &built.bytes[..built.bytes.len() - 1];
+        let error = Tree::read(short, &built.root_hash).unwrap_err();
+        assert!(matches!(error, TreeError::Size { .. }), "{error}");
+        assert!(Tree::read(&built.bytes[..100], &built.root_hash).is_err());
     }
 
     const VERITYSETUP: &[(usize, &str)] = &[
