@@ -93,3 +93,37 @@ pub enum UpdateCommandStatus {
     /// Nobody can tell.
     Unknown,
 }
+
+/// Where the updater keeps its state, below the root: JSON whose `status` is an
+/// [`UpdateStatus`].
+pub const UPDATE_STATUS: &str = "var/lib/bulkhead/updates/status.json";
+/// Held while an update command is at work, below the root.
+pub const UPDATE_LOCK: &str = "run/bulkhead/update.lock";
+/// Where the updater says whether it begins, as an [`UpdateAnswer`], below the root.
+pub const UPDATE_ANSWER: &str = "run/bulkhead/update-answer.json";
+
+/// Whether the updater begins with a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpdateAnswer {
+    /// It does.
+    Begun,
+    /// It does not.
+    Refused {
+        /// What the API answers with.
+        status: u16,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Why a boot on trial was given up, for the image that comes after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootComplaint {
+    /// The version that was on trial.
+    pub version: String,
+    /// What was wrong.
+    pub complaint: String,
+}
+/// Where it lies, below the root.
+pub const BOOT_COMPLAINT: &str = "var/lib/bulkhead/boot-complaint.json";

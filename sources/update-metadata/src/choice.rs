@@ -1,5 +1,6 @@
 //! Which update a host takes.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use sysutil::time::Time;
@@ -21,6 +22,8 @@ pub struct Host {
     pub seed: u32,
     /// `settings.updates.ignore-waves`.
     pub ignore_waves: bool,
+    /// Versions that did not boot on this host: taken again only when the lock names them.
+    pub given_up: BTreeSet<Version>,
 }
 
 /// What a host wants to run.
@@ -66,6 +69,7 @@ impl Manifest {
             }
             VersionLock::Latest => (available.into_iter())
                 .filter(|update| update.version > host.version || host.version > update.max_version)
+                .filter(|update| !host.given_up.contains(&update.version))
                 .find(|update| {
                     host.ignore_waves || update.waves.turn(host.seed).is_none_or(|turn| turn <= now)
                 }),
@@ -117,6 +121,7 @@ mod tests {
             lock: lock.parse().unwrap(),
             seed,
             ignore_waves,
+            given_up: ["1.9.0".to_string().try_into().unwrap()].into(),
         };
         let manifest = manifest(releases);
         let chosen = manifest.choose(&host, Time(100));
@@ -149,6 +154,14 @@ mod tests {
         check(&releases, ("1.1.0", "1.0.0", 0, false), Some("1.0.0"));
         check(&releases, ("1.1.0", "v1.1.0", 0, false), None);
         check(&releases, ("1.0.0", "1.5.0", 0, false), None);
+    }
+
+    #[test]
+    fn a_version_given_up_is_taken_only_when_asked_for() {
+        let releases = [("1.8.0", "1.9.0", None), ("1.9.0", "1.9.0", None)];
+        check(&releases, ("1.0.0", "latest", 0, false), Some("1.8.0"));
+        check(&releases, ("1.8.0", "latest", 0, false), None);
+        check(&releases, ("1.8.0", "v1.9.0", 0, false), Some("1.9.0"));
     }
 
     #[test]
