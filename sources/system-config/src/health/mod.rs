@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use api_types::{BOOT_COMPLAINT, BootComplaint};
 
 use crate::esp::{self, Esp};
 use crate::image::{Image, boot_record};
@@ -167,6 +168,7 @@ fn give_up(complaint: &str, probe: &Probe) -> Result<()> {
                 image.version,
                 GRACE.as_secs()
             ));
+            leave_word(&image, complaint);
             std::thread::sleep(GRACE);
             if Path::new(COMPLETE).exists() {
                 sysutil::console::say("the boot is complete after all, not restarting");
@@ -176,6 +178,22 @@ fn give_up(complaint: &str, probe: &Probe) -> Result<()> {
         }
     }
     bail!("boot not complete: {complaint}")
+}
+
+/// Leaves why a trial failed to whatever boots next, which tells it with the status of
+/// updates. A restart is worth more than that word.
+fn leave_word(image: &Image, complaint: &str) {
+    let word = BootComplaint {
+        version: image.version.clone(),
+        complaint: complaint.to_owned(),
+    };
+    let path = Path::new("/").join(BOOT_COMPLAINT);
+    let written = serde_json::to_vec(&word)
+        .context("writing down the complaint")
+        .and_then(|json| sysutil::fs::write_atomic(&path, &json, 0o644));
+    if let Err(error) = written {
+        tracing::warn!("the next boot is not told why this one failed: {error:#}");
+    }
 }
 
 /// Restarts the machine: by way of the units, and where other jobs stand in
