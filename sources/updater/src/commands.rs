@@ -1,0 +1,490 @@
+//! The update commands.
+//!
+//! Each holds the lock, reads the record, holds it against the disk, and is admitted or
+//! refused; only then does it begin. What it came to is written down with the state, so
+//! that whoever waits sees both at once.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use api_types::{
+    BOOT_COMPLAINT, UPDATE_LOCK, UPDATE_STATUS, UpdateCommand, UpdateCommandResult,
+    UpdateCommandStatus, UpdateImage, UpdateStatus,
+};
+use boot_slots::layout::Role;
+use boot_slots::verity::{RootHash, Tree};
+use nix::fcntl::{Flock, FlockArg};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use sysutil::fs::{read_limited, read_text_if_present, write_atomic};
+use sysutil::os_release::OsRelease;
+use sysutil::time::Time;
+use update_metadata::{Host as Chooser, Update, Version, VersionLock};
+
+use crate::repository::Repository;
+use crate::slot::{self, Disk};
+use crate::state::{Facts, Outcome, Record, Refusal, StagedImage, State};
+
+/// Settings, as the API server renders them.
+const SETTINGS: &str = "etc/bulkhead/updates.toml";
+/// The image's root of trust.
+const TRUST: &str = "usr/share/bulkhead/update-root.json";
+/// What was seen last of the repository's metadata.
+const SEEN: &str = "var/lib/bulkhead/updates/metadata";
+/// The largest of these files.
+const LIMIT: u64 = 4 * 1024 * 1024;
+/// The largest kernel image: twice that and the boot loader fit the ESP.
+const KERNEL_IMAGE_MAX: u64 = 60 * 1024 * 1024;
+/// The largest hash tree: what the partition takes.
+const TREE_MAX: u64 = boot_slots::layout::VERITY_SIZE;
+
+/// The host that is updated.
+pub struct Host<D> {
+    /// Its root; `/` but in tests.
+    pub root: PathBuf,
+    /// Its disk.
+    pub disk: D,
+    /// Version of the image that runs.
+    pub version: String,
+    /// Root hash of the image that runs.
+    pub root_hash: RootHash,
+    /// The kernel's name for this boot.
+    pub boot_id: String,
+}
+
+/// `settings.updates`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Settings {
+    metadata_base_url: Option<String>,
+    targets_base_url: Option<String>,
+    seed: u32,
+    version_lock: String,
+    ignore_waves: bool,
+}
+
+/// The file of the state. The API server reads `status` alone.
+#[derive(Serialize, Deserialize)]
+struct Stored<S> {
+    record: Record,
+    status: S,
+}
+
+/// How a command ended that was begun.
+pub enum Ended {
+    /// It did what it should.
+    Done,
+    /// It did not; the status says why.
+    Failed(anyhow::Error),
+}
+
+impl<D: Disk> Host<D> {
+    /// Runs a command. `begun` is called once it is admitted, with the reason if it is not.
+    pub fn run(
+        &self,
+        command: UpdateCommand,
+        begun: impl FnOnce(Result<(), &Refusal>) -> Result<()>,
+    ) -> Result<Result<Ended, Refusal>> {
+        let Some(_lock) = self.lock()? else {
+            begun(Err(&Refusal::Busy))?;
+            return Ok(Err(Refusal::Busy));
+        };
+        let (mut record, facts) = self.look()?;
+        if let Err(refusal) = record.admit(command, &facts) {
+            begun(Err(&refusal))?;
+            return Ok(Err(refusal));
+        }
+        begun(Ok(()))?;
+        let done = match command {
+            UpdateCommand::Refresh => self.refresh(&mut record),
+            UpdateCommand::Prepare => self.prepare(&mut record),
+            UpdateCommand::Activate => self.activate(&mut record),
+            UpdateCommand::Deactivate => self.deactivate(&mut record),
+        };
+        record.last = Some(result(command, &done));
+        self.save(&record, &self.facts()?)?;
+        Ok(Ok(match done {
+            Ok(()) => Ended::Done,
+            Err(error) => Ended::Failed(error),
+        }))
+    }
+
+    /// Brings what is told about updates up to date after a boot. Nothing is done where
+    /// nobody ever asked for updates.
+    pub fn settle(&self) -> Result<()> {
+        let Some(_lock) = self.lock()? else {
+            return Ok(());
+        };
+        if !self.root.join(UPDATE_STATUS).exists() {
+            return Ok(());
+        }
+        let (record, facts) = self.look()?;
+        self.save(&record, &facts)
+    }
+
+    fn refresh(&self, record: &mut Record) -> Result<()> {
+        let found = self.settings().and_then(|settings| {
+            let repository = self.repository(&settings)?;
+            let chooser = self.chooser(&settings, record)?;
+            let manifest = repository.manifest();
+            let available = manifest.available(&chooser);
+            let available = available
+                .iter()
+                .map(|update| update.version.clone())
+                .collect();
+            let chosen = manifest.choose(&chooser, Time::now());
+            Ok((available, chosen.map(|update| update.version.clone())))
+        });
+        match found {
+            Ok((available, chosen)) => {
+                record.refreshed(available, chosen);
+                Ok(())
+            }
+            Err(error) => {
+                record.refresh_failed();
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare(&self, record: &mut Record) -> Result<()> {
+        let settings = self.settings()?;
+        let repository = self.repository(&settings)?;
+        let update = self.chosen(&repository, &settings, record)?;
+        let root_hash: RootHash = (update.root_hash.as_deref())
+            .with_context(|| format!("the manifest has no root hash for {}", update.version))?
+            .parse()
+            .with_context(|| format!("the root hash of {}", update.version))?;
+        let version = update.version.to_string();
+
+        let running = slot::running_slot(&self.disk, &self.root_hash)?;
+        let target = running.other();
+        let runtime = runtime()?;
+        let tree = runtime.block_on(repository.read(&update.images.hash, TREE_MAX))?;
+        let tree = Tree::read(&tree, &root_hash)
+            .with_context(|| format!("checking {}", update.images.hash.as_str()))?;
+
+        // What was in the other slot is no image any more, before its slot is touched.
+        record.state = State::Available;
+        self.save(record, &self.facts()?)?;
+        self.forget_others()?;
+
+        let partition = self.disk.partition(Role::Verity(running))?;
+        let old = Tree::read(&partition, &self.root_hash);
+        if let Err(error) = &old {
+            tracing::warn!("no blocks are taken from the running slot: {error}");
+        }
+        let file = repository.file(&update.images.root)?;
+        let filling = slot::fill(&self.disk, target, &tree, old.as_ref().ok(), &file);
+        let filled = runtime.block_on(filling)?;
+        tracing::info!(
+            version,
+            blocks = filled.blocks,
+            copied = filled.copied,
+            fetched = filled.fetched,
+            "slot {target} is filled"
+        );
+        // The trees need room that the kernel image takes now.
+        drop((old, tree));
+
+        let image = runtime.block_on(repository.read(&update.images.boot, KERNEL_IMAGE_MAX))?;
+        check_kernel_image(&image, &version, &root_hash)
+            .with_context(|| format!("checking {}", update.images.boot.as_str()))?;
+        self.disk.with_esp(|esp| {
+            boot_slots::bless::stage(esp, &version, &image)?;
+            boot_slots::bless::publish(esp, &version)?;
+            Ok(())
+        })?;
+        record.state = State::Staged {
+            image: StagedImage {
+                version: update.version.clone(),
+                root_hash: root_hash.to_string(),
+            },
+        };
+        Ok(())
+    }
+
+    fn activate(&self, record: &mut Record) -> Result<()> {
+        let image = (record.state.staged())
+            .context("nothing is prepared")?
+            .clone();
+        let version = image.version.to_string();
+        // First, so that a boot that comes in between finds the state that knows of it.
+        record.ready_in_boot = Some(self.boot_id.clone());
+        record.state = State::Ready { image };
+        self.save(record, &self.facts()?)?;
+        self.disk.with_esp(|esp| {
+            boot_slots::bless::activate(esp, &version)?;
+            let first = boot_slots::bless::list(esp)?.into_iter().next();
+            // An older version comes first only when the running one does not.
+            if first.is_some_and(|entry| entry.version == self.version) {
+                boot_slots::bless::demote(esp, &self.version)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn deactivate(&self, record: &mut Record) -> Result<()> {
+        let image = (record.state.staged())
+            .context("nothing is prepared")?
+            .clone();
+        let version = image.version.to_string();
+        record.ready_in_boot = None;
+        record.state = State::Staged { image };
+        self.save(record, &self.facts()?)?;
+        self.disk.with_esp(|esp| {
+            boot_slots::bless::bless(esp, &self.version)?;
+            boot_slots::bless::demote(esp, &version)?;
+            Ok(())
+        })
+    }
+
+    /// Removes all kernel images but the running one.
+    fn forget_others(&self) -> Result<()> {
+        self.disk.with_esp(|esp| {
+            let entries = boot_slots::bless::list(esp)?;
+            let runs = |tries: boot_slots::entry::Tries| !tries.is_exhausted();
+            ensure!(
+                (entries.iter()).any(|entry| entry.version == self.version && runs(entry.tries)),
+                "the running version {} would not boot again: the other slot is left alone",
+                self.version
+            );
+            for entry in entries.iter().filter(|entry| entry.version != self.version) {
+                boot_slots::bless::forget(esp, &entry.version)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn chosen(
+        &self,
+        repository: &Repository,
+        settings: &Settings,
+        record: &Record,
+    ) -> Result<Update> {
+        let chosen = record.chosen.as_ref().context("no update is chosen")?;
+        let available = repository
+            .manifest()
+            .available(&self.chooser(settings, record)?);
+        let found = available
+            .into_iter()
+            .find(|update| update.version == *chosen);
+        found.cloned().with_context(|| {
+            format!("version {chosen} is not offered any more: look for updates again")
+        })
+    }
+
+    fn chooser(&self, settings: &Settings, record: &Record) -> Result<Chooser> {
+        let os = OsRelease::read(&self.root)?;
+        let version = |text: &str| {
+            let version: Result<Version, String> = text.to_string().try_into();
+            version.map_err(anyhow::Error::msg)
+        };
+        let lock: Result<VersionLock, String> = settings.version_lock.parse();
+        let given_up = record.given_up.keys().map(|text| version(text));
+        Ok(Chooser {
+            variant: os.variant_id().to_string(),
+            arch: std::env::consts::ARCH.to_string(),
+            version: version(&self.version)?,
+            lock: lock
+                .map_err(anyhow::Error::msg)
+                .context("reading settings.updates.version-lock")?,
+            seed: settings.seed,
+            ignore_waves: settings.ignore_waves,
+            given_up: given_up.collect::<Result<_>>()?,
+        })
+    }
+
+    fn repository(&self, settings: &Settings) -> Result<Repository> {
+        let (Some(metadata), Some(targets)) =
+            (&settings.metadata_base_url, &settings.targets_base_url)
+        else {
+            bail!(
+                "there is no update repository: set settings.updates.metadata-base-url and \
+                 settings.updates.targets-base-url"
+            );
+        };
+        let trust = self.root.join(TRUST);
+        ensure!(
+            trust.exists(),
+            "this image trusts no update repository: it was built without a root of trust"
+        );
+        let trust = read_limited(&trust, LIMIT)?;
+        let seen = self.root.join(SEEN);
+        runtime()?.block_on(Repository::load(&trust, metadata, targets, &seen))
+    }
+
+    fn settings(&self) -> Result<Settings> {
+        let path = self.root.join(SETTINGS);
+        let text = read_text_if_present(&path, LIMIT)?
+            .with_context(|| format!("{} is missing", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("parsing {}", path.display()))
+    }
+
+    /// The record, held against what is there.
+    fn look(&self) -> Result<(Record, Facts)> {
+        let mut record = self.record()?;
+        let facts = self.facts()?;
+        match record.reconcile(&facts) {
+            None => {}
+            Some(Outcome::Done(version)) => tracing::info!(%version, "the update is done"),
+            Some(Outcome::Lost(version, why)) => {
+                tracing::warn!(%version, "the prepared update is lost: {why}");
+            }
+            Some(Outcome::GivenUp(version, why)) => {
+                let error = anyhow::anyhow!("version {version} did not complete a boot: {why}");
+                tracing::error!("{error}");
+                record.last = Some(result(UpdateCommand::Activate, &Err(error)));
+            }
+        }
+        Ok((record, facts))
+    }
+
+    fn record(&self) -> Result<Record> {
+        let path = self.root.join(UPDATE_STATUS);
+        let Some(text) = read_text_if_present(&path, LIMIT)? else {
+            return Ok(Record::default());
+        };
+        match serde_json::from_str::<Stored<IgnoredAny>>(&text) {
+            Ok(stored) => Ok(stored.record),
+            Err(error) => {
+                // What matters lies in the slots, and a refresh finds the rest anew.
+                tracing::warn!("{} cannot be read, beginning anew: {error}", path.display());
+                Ok(Record::default())
+            }
+        }
+    }
+
+    fn save(&self, record: &Record, facts: &Facts) -> Result<()> {
+        let stored: Stored<UpdateStatus> = Stored {
+            record: record.clone(),
+            status: record.status(facts),
+        };
+        let path = self.root.join(UPDATE_STATUS);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("making the folder {}", folder.display()))?;
+        }
+        let json = serde_json::to_vec(&stored).context("writing down the state")?;
+        write_atomic(&path, &json, 0o644)
+    }
+
+    fn facts(&self) -> Result<Facts> {
+        let os = OsRelease::read(&self.root)?;
+        let (boot_record, _) = {
+            let state = self.disk.partition(Role::State)?;
+            let record =
+                boot_slots::record::BootRecord::read(&state).context("reading the boot record")?;
+            (record, state)
+        };
+        let running = slot::running_slot(&self.disk, &self.root_hash)?;
+        let other = slot::holds(&self.disk, running.other())?;
+        let entries = self
+            .disk
+            .with_esp(|esp| Ok(boot_slots::bless::list(esp)?))?;
+        Ok(Facts {
+            running: UpdateImage {
+                arch: std::env::consts::ARCH.to_string(),
+                version: self.version.clone(),
+                variant: os.variant_id().to_string(),
+            },
+            is_blessed: boot_record.is_blessed(&self.root_hash),
+            entries,
+            other_slot: other.map(|superblock| superblock.uuid.simple().to_string()),
+            boot_id: self.boot_id.clone(),
+            complaint: self.complaint(),
+        })
+    }
+
+    fn complaint(&self) -> Option<(String, String)> {
+        let text = read_text_if_present(&self.root.join(BOOT_COMPLAINT), LIMIT).ok()??;
+        let complaint: api_types::BootComplaint = serde_json::from_str(&text).ok()?;
+        Some((complaint.version, complaint.complaint))
+    }
+
+    /// One command at a time. The lock ends with the process, whatever ends that.
+    fn lock(&self) -> Result<Option<Flock<File>>> {
+        let path = self.root.join(UPDATE_LOCK);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("making the folder {}", folder.display()))?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("opening {}", path.display()))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(lock)),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, error)) => Err(error).with_context(|| format!("locking {}", path.display())),
+        }
+    }
+}
+
+/// A kernel image of another release would start and not find its root.
+fn check_kernel_image(image: &[u8], version: &str, root_hash: &RootHash) -> Result<()> {
+    for argument in [
+        format!("bulkhead.root={root_hash}"),
+        format!("bulkhead.version={version}"),
+    ] {
+        let wanted = argument.as_bytes();
+        let is_there = (image.windows(wanted.len() + 1)).any(|window| {
+            window.strip_prefix(wanted).is_some_and(|rest| {
+                rest.iter()
+                    .all(|byte| byte.is_ascii_whitespace() || *byte == 0)
+            })
+        });
+        ensure!(
+            is_there,
+            "the kernel image does not have the argument {argument}"
+        );
+    }
+    Ok(())
+}
+
+fn result(command: UpdateCommand, done: &Result<()>) -> UpdateCommandResult {
+    let (cmd_status, exit_status, stderr) = match done {
+        Ok(()) => (UpdateCommandStatus::Success, 0, String::new()),
+        Err(error) => (UpdateCommandStatus::Failed, 1, format!("{error:#}")),
+    };
+    UpdateCommandResult {
+        cmd_type: command,
+        cmd_status,
+        timestamp: now(),
+        exit_status: Some(exit_status),
+        stderr: Some(stderr),
+    }
+}
+
+/// With fractions of a second: that it changes tells that a command has ended.
+fn now() -> String {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = Time(since.as_secs()).to_string();
+    format!(
+        "{}.{:09}Z",
+        seconds.trim_end_matches('Z'),
+        since.subsec_nanos()
+    )
+}
+
+/// All work is done by one thread: it is the disk and the network that take the time.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting a runtime")
+}
+
+/// The kernel's name for this boot.
+pub fn boot_id(root: &Path) -> Result<String> {
+    let path = root.join("proc/sys/kernel/random/boot_id");
+    let text = read_text_if_present(&path, 64)?;
+    let text = text.with_context(|| format!("{} is missing", path.display()))?;
+    Ok(text.trim().to_string())
+}
