@@ -27,6 +27,8 @@ pub struct App {
     applying: Arc<AsyncMutex<()>>,
     /// Held by the thread that has something done to ephemeral storage.
     pub(crate) ephemeral_storage: Arc<Mutex<()>>,
+    /// Held by the thread that has an update command started.
+    pub(crate) updates: Arc<Mutex<()>>,
 }
 
 /// What the background task is to apply next. Changes that arrive while it
@@ -83,6 +85,7 @@ impl App {
             wanted: Arc::new(Wanted::default()),
             applying: Arc::default(),
             ephemeral_storage: Arc::default(),
+            updates: Arc::default(),
         }
     }
 

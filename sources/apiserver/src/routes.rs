@@ -12,6 +12,7 @@ pub mod report;
 pub mod settings;
 pub mod support_bundle;
 pub mod tx;
+pub mod updates;
 
 use crate::app::{ChangeError, Changed, Then};
 use crate::http::{Answer, Request};

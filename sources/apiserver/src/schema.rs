@@ -184,6 +184,43 @@ pub(crate) fn user_data_check() -> Value {
     table(json!({ "faults": list(fault) }), &[])
 }
 
+pub(crate) fn update_status() -> Value {
+    let or_none = |schema: Value| json!({ "anyOf": [schema, { "type": "null" }] });
+    let image = || {
+        table(
+            json!({ "arch": text(), "version": text(), "variant": text() }),
+            &[],
+        )
+    };
+    let slot = || {
+        table(
+            json!({ "image": image(), "next_to_boot": { "type": "boolean" } }),
+            &[],
+        )
+    };
+    let command = table(
+        json!({
+            "cmd_type": { "enum": ["refresh", "prepare", "activate", "deactivate"] },
+            "cmd_status": { "enum": ["Success", "Failed", "Unknown"] },
+            "timestamp": text(),
+            "exit_status": { "type": ["integer", "null"] },
+            "stderr": { "type": ["string", "null"] },
+        }),
+        &[],
+    );
+    table(
+        json!({
+            "update_state": { "enum": ["Idle", "Available", "Staged", "Ready"] },
+            "available_updates": texts(),
+            "chosen_update": or_none(image()),
+            "active_partition": or_none(slot()),
+            "staging_partition": or_none(slot()),
+            "most_recent_command": or_none(command),
+        }),
+        &[],
+    )
+}
+
 pub(crate) fn ephemeral_storage_init() -> Value {
     let or_none = |schema: Value| json!({ "anyOf": [schema, { "type": "null" }] });
     let flag = || json!({ "type": "boolean" });

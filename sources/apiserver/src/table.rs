@@ -7,7 +7,7 @@ use crate::exec;
 use crate::http::{Reply, Request};
 use crate::routes::{
     absent, actions, check, ephemeral_storage, history, inventory, metadata, network, report,
-    settings, support_bundle, tx,
+    settings, support_bundle, tx, updates,
 };
 use crate::schema;
 use api_types::EphemeralStorageWork;
@@ -205,7 +205,12 @@ const LIST: Route = Route {
     ..ABSENT
 };
 
-const UPDATE: &str = "Not in this release: the host is not updated over the API yet.";
+/// What the actions upon updates have in common.
+const UPDATE: Route = Route {
+    success: Some(Success::Done),
+    refusals: &[404, 409, 423, 500],
+    ..ABSENT
+};
 
 /// The table.
 pub static ROUTES: &[Route] = &[
@@ -675,33 +680,41 @@ pub static ROUTES: &[Route] = &[
     Route {
         method: "GET",
         path: "/updates/status",
-        summary: "Always 404 in this release, which says that nobody has looked for updates since \
-                  the boot.",
-        refusals: &[404],
+        summary: "How far an update is, and how the last command went. 404 while nobody has \
+                  looked for updates on this host, 423 while a command is at work.",
+        success: Some(Success::Json(schema::update_status)),
+        refusals: &[404, 423, 500],
         example: example("GET /updates/status"),
-        handle: handler!(|_app, _request| absent::never_refreshed()),
+        handle: handler!(|app, _request| updates::status(app).await),
         ..ABSENT
     },
     Route {
         path: "/actions/refresh-updates",
-        summary: UPDATE,
-        example: example("POST /actions/refresh-updates"),
-        ..ABSENT
+        summary: "Looks for updates. The answer comes when that has begun; the status tells \
+                  what it came to.",
+        refusals: &[423, 500],
+        handle: handler!(|app, _request| updates::command(app, "refresh").await),
+        ..UPDATE
     },
     Route {
         path: "/actions/prepare-update",
-        summary: UPDATE,
-        ..ABSENT
+        summary: "Puts the chosen update into the slot that does not run. 404 if there is none, \
+                  409 while one is to boot next or what runs has not completed its boot.",
+        handle: handler!(|app, _request| updates::command(app, "prepare").await),
+        ..UPDATE
     },
     Route {
         path: "/actions/activate-update",
-        summary: UPDATE,
-        ..ABSENT
+        summary: "Makes the prepared update boot next. 404 if there is none.",
+        handle: handler!(|app, _request| updates::command(app, "activate").await),
+        ..UPDATE
     },
     Route {
         path: "/actions/deactivate-update",
-        summary: UPDATE,
-        ..ABSENT
+        summary: "Makes what runs boot next, and leaves the update prepared. 404 if there is \
+                  none, 409 if it is not to boot next.",
+        handle: handler!(|app, _request| updates::command(app, "deactivate").await),
+        ..UPDATE
     },
     Route {
         path: "/actions/lockdown",

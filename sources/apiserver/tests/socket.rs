@@ -193,7 +193,7 @@ fn refusals_name_status_method_and_path() {
     for (line, expected) in [
         (
             "raw -u /updates/status",
-            "Status 404 when GETing /updates/status: there is no update status: nothing was refreshed since the boot",
+            "Status 404 when GETing /updates/status: there is no update status: nobody has looked for updates yet",
         ),
         (
             "raw -m POST -u /tx/commit?tx=x",

@@ -10,11 +10,3 @@ pub fn not_in_this_release(request: &Request) -> Reply {
         format!("this release does not have {path}"),
     ))
 }
-
-/// `GET /updates/status`: nobody can have looked for updates.
-pub fn never_refreshed() -> Reply {
-    Err(Answer::text(
-        404,
-        "there is no update status: nothing was refreshed since the boot",
-    ))
-}
