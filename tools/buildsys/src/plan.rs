@@ -60,6 +60,9 @@ impl<'a> Plan<'a> {
         if let Some(size) = variant.manifest.variant.data_volume {
             key = key.field("data-volume", size.0.to_string());
         }
+        if let Some(path) = project.update_root() {
+            key = key.file("update-root", &path)?;
+        }
         for file in &variant.manifest.variant.defaults {
             key = key.file(file, &definitions.variants_file(file))?;
         }

@@ -97,6 +97,12 @@ impl Project {
         self.folders.data.join("update-keys")
     }
 
+    /// By what hosts know the update repository, if there is one: its `root.json`.
+    pub fn update_root(&self) -> Option<PathBuf> {
+        let path = self.update_keys_dir().join("root.json");
+        path.is_file().then_some(path)
+    }
+
     /// Where downloads lie, each by what it is or by its hash.
     pub fn downloads_dir(&self) -> PathBuf {
         self.folders.cache.join("archives")

@@ -50,6 +50,8 @@ pub struct Ingredients<'a> {
     pub toolchain: &'a Toolchain,
     /// What signs.
     pub keys: &'a Keys,
+    /// The `root.json` of the update repository, if there is one.
+    pub update_root: Option<PathBuf>,
     /// Log of the steps.
     pub log: &'a Path,
 }
@@ -241,6 +243,11 @@ impl Ingredients<'_> {
             &content::config_files(&packages)?,
         )?;
         add_trust_store(root)?;
+        if let Some(path) = &self.update_root {
+            let bytes =
+                fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            root.add_file(&format!("{SHARE}/update-root.json"), bytes, 0o644)?;
+        }
         if self.variant.manifest.variant.data_volume.is_some() {
             // Tells the host to look for one.
             root.add_file(&format!("{SHARE}/data-volume"), Vec::new(), 0o644)?;

@@ -107,6 +107,7 @@ pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> 
         packages: built.packages,
         toolchain: &toolchain,
         keys: &keys,
+        update_root: project.update_root(),
         log: job.log(),
     };
     let description = ingredients.assemble(&staging, job.task())?;
