@@ -18,6 +18,7 @@ mod console;
 pub mod disk;
 mod ec2;
 mod emulator;
+pub mod files;
 pub mod firmware;
 mod machine;
 mod network;

@@ -9,6 +9,7 @@
 use crate::cluster::egress::{self, Forward};
 use crate::cluster::roles;
 use crate::ec2::{self, Ec2};
+use crate::files::{self, Manner};
 use crate::socket;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
@@ -20,6 +21,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -43,7 +45,12 @@ pub struct Services {
     /// EC2's metadata service, where the machine is this instance. It is reached at its
     /// own address.
     pub metadata: Option<Ec2>,
+    /// A folder whose files are served over HTTP, at [`FILES_PORT`].
+    pub files: Option<PathBuf>,
 }
+
+/// Where [`Services::files`] are served.
+pub const FILES_PORT: u16 = 8080;
 
 /// The command line that runs the helper when the program's `main` passes
 /// [`HELPER_ARGUMENT`] on to [`run`].
@@ -103,6 +110,9 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Running> {
         let path = start.folder.join(METADATA);
         instance.write(&path)?;
         command.arg("--metadata").arg(path);
+    }
+    if let Some(folder) = &start.services.files {
+        command.arg("--files").arg(folder);
     }
     spawn(command)
 }
@@ -198,6 +208,7 @@ struct Request {
     nodes: Vec<Forward>,
     roles: Option<PathBuf>,
     metadata: Option<PathBuf>,
+    files: Option<PathBuf>,
     /// Where connections are dropped.
     drop: Option<u16>,
 }
@@ -225,6 +236,7 @@ impl Request {
                 Some("--roles") => request.roles = Some(value.into()),
                 Some("--drop") => request.drop = Some(number(name, value)?),
                 Some("--metadata") => request.metadata = Some(value.into()),
+                Some("--files") => request.files = Some(value.into()),
                 Some("--node") => request.nodes.push(value.to_string_lossy().parse()?),
                 _ => bail!("unknown argument {}", name.display()),
             }
@@ -278,6 +290,11 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .with_context(|| format!("cannot listen at port {port}"))?;
         thread::spawn(move || listener.incoming().for_each(drop));
+    }
+    if let Some(folder) = &request.files {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, FILES_PORT))
+            .with_context(|| format!("cannot listen at port {FILES_PORT}"))?;
+        files::serve(listener, folder, Manner::Ranges, &Arc::default());
     }
     let _metadata = match &request.metadata {
         Some(path) => Some(ec2::serve(path)?),
@@ -388,7 +405,7 @@ mod tests {
         };
         let all = parse(
             "--join 7 --socket /a --port 80 --ntp -5 --ntp-log /l \
-                         --egress /e --node 10.0.2.15:10250=4 --roles /r --metadata /m --drop 5",
+                         --egress /e --node 10.0.2.15:10250=4 --roles /r --metadata /m --files /f --drop 5",
         )
         .unwrap();
         let expected = Request {
@@ -401,6 +418,7 @@ mod tests {
             nodes: vec!["10.0.2.15:10250=4".parse().unwrap()],
             roles: Some("/r".into()),
             metadata: Some("/m".into()),
+            files: Some("/f".into()),
             drop: Some(5),
         };
         assert_eq!(all, expected);
