@@ -14,6 +14,7 @@ pub mod runner;
 mod scenarios;
 mod stage;
 
+pub use scenarios::slots::next_version;
 pub use stage::{Cluster, Setup, Stage, Which};
 
 use anyhow::Result;
@@ -289,6 +290,14 @@ pub const ALL: &[Scenario] = &[
         budget: 130.0,
         cluster: false,
         run: scenarios::boot::kernel_parameters,
+    },
+    Scenario {
+        name: "update",
+        about: "an update by the API boots and keeps the settings; one that does not boot is given up, and the status says so",
+        tier: Tier::Two,
+        budget: 480.0,
+        cluster: false,
+        run: scenarios::updates::forward_and_back,
     },
     Scenario {
         name: "host-containers",

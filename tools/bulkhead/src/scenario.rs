@@ -10,6 +10,8 @@ use scenarios::runner::{Outcome, Summary};
 use scenarios::{ALL, Cluster, Scenario, Setup, runner};
 use std::fs::{self, File};
 use std::path::PathBuf;
+use sysutil::time::Time;
+use update_repository::Keys;
 
 /// List the scenarios, or run some: tests that boot images in QEMU.
 ///
@@ -52,6 +54,9 @@ pub fn run(args: Args) -> Result<()> {
     let progress = Progress::new();
     let (variant, twin) = vm::pair(&project, args.variant.as_deref().or(Some(HOST_VARIANT)));
     let arch = args.arch;
+    // Images trust the repository whose keys are there when they are built.
+    let update_keys = project.update_keys_dir();
+    Keys::load_or_create(&update_keys, Time::now().plus(UPDATE_KEYS_GOOD_FOR))?;
     let variant = vm::image(&project, &variant, arch, !args.no_build, &progress)?;
     let twin = vm::image(&project, &twin, arch, !args.no_build, &progress)?;
     // Kept until the last scenario has run: the store may drop what nobody uses.
@@ -92,6 +97,8 @@ pub fn run(args: Args) -> Result<()> {
         signer: emulation.keys.signer()?,
         variant,
         twin,
+        next_twin: next_twin(&args),
+        update_keys,
         cluster,
         folder,
     };
@@ -124,6 +131,8 @@ pub fn run(args: Args) -> Result<()> {
 const HOST_VARIANT: &str = "metal-core";
 /// The variant whose dev twin is the node of a cluster, if none is named.
 const NODE_VARIANT: &str = "metal-k8s-1.36";
+/// How long the root of trust is good that is made when there is none, in seconds.
+const UPDATE_KEYS_GOOD_FOR: u64 = 10 * 365 * 86_400;
 
 fn node_variant(args: &Args) -> &str {
     args.variant.as_deref().unwrap_or(NODE_VARIANT)
@@ -143,6 +152,28 @@ fn ec2_node(args: &Args) -> Result<Box<dyn Fn() -> Result<PathBuf>>> {
         let (_, twin) = vm::pair(&project, Some(&format!("aws-k8s-{version}")));
         vm::image(&project, &twin, arch, build, &Progress::new())
     }))
+}
+
+/// What builds the next version of the twin of the host by itself. The version that is
+/// the project's stays the latest.
+fn next_twin(args: &Args) -> Box<dyn Fn() -> Result<PathBuf>> {
+    let variant = args.variant.clone();
+    let (arch, build) = (args.arch, !args.no_build);
+    Box::new(move || {
+        let project = Project::find()?;
+        let progress = Progress::new();
+        let (_, twin) = vm::pair(&project, variant.as_deref().or(Some(HOST_VARIANT)));
+        let mut next = project.clone();
+        next.config.release.version = scenarios::next_version(&project.config.release.version)?;
+        if !build {
+            let folder = project.build_dir().join("images");
+            let folder = folder.join(format!("{twin}-{arch}"));
+            return Ok(folder.join(&next.config.release.version));
+        }
+        let image = vm::image(&next, &twin, arch, true, &progress)?;
+        vm::image(&project, &twin, arch, true, &progress)?;
+        Ok(image)
+    })
 }
 
 fn choose(args: &Args) -> Result<Vec<&'static Scenario>> {

@@ -19,6 +19,7 @@ pub(crate) mod storage;
 pub(crate) mod troubles;
 pub(crate) mod twin;
 pub(crate) mod two_nodes;
+pub(crate) mod updates;
 pub(crate) mod user_data;
 
 use anyhow::Result;

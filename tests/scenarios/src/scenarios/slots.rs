@@ -10,10 +10,11 @@ use anyhow::{Context, Result, bail, ensure};
 use boot_slots::entry::{Entry, Tries};
 use boot_slots::layout::{Role, Slot};
 use boot_slots::verity;
-use disk_image::authenticode;
+use disk_image::authenticode::{self, Signer};
 use disk_image::pe::Pe;
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
 use test_vm::disk::{RawDisk, sparse_copy};
 use test_vm::{Builder, Machine, Wait};
 
@@ -59,28 +60,7 @@ impl TwoSlots {
         disk.write(Role::Verity(Slot::B), 0, &tree.bytes)?;
         fs::remove_file(&root).with_context(|| format!("cannot remove {}", root.display()))?;
 
-        let old_tree = fs::read(image.join("root.verity")).context("cannot read root.verity")?;
-        let old_hash = verity::hash_block(
-            old_tree
-                .get(verity::BLOCK_SIZE..2 * verity::BLOCK_SIZE)
-                .context("root.verity is too short")?,
-        );
-        let unified = fs::read(image.join("bulkhead.efi")).context("cannot read bulkhead.efi")?;
-        let mut kernel = unified;
-        let (from, to) = (
-            verity::RootHash(old_hash).to_string(),
-            tree.root_hash.to_string(),
-        );
-        ensure!(
-            replace_in(&mut kernel, b".cmdline", &from, &to)? > 0,
-            "the command line of bulkhead.efi does not name the root hash {from}"
-        );
-        replace_in(&mut kernel, b".cmdline", &old, &new)?;
-        ensure!(
-            replace_in(&mut kernel, b".osrel", &old, &new)? > 0,
-            "the os-release of bulkhead.efi does not name the version {old}"
-        );
-        let kernel = authenticode::sign(&kernel, &stage.setup().signer)?;
+        let kernel = kernel_for(image, (&old, &new), &tree.root_hash, &stage.setup().signer)?;
         Ok(Self {
             builder,
             disk,
@@ -254,7 +234,38 @@ fn blessed_as_the_only_one(disk: &RawDisk) -> Result<String> {
 }
 
 /// A later version that is written with as many characters.
-fn next_version(version: &str) -> Result<String> {
+/// The kernel image of the image in `image`, as that of another version and root would be.
+pub(super) fn kernel_for(
+    image: &Path,
+    (old, new): (&str, &str),
+    root_hash: &verity::RootHash,
+    signer: &Signer,
+) -> Result<Vec<u8>> {
+    let old_tree = fs::read(image.join("root.verity")).context("cannot read root.verity")?;
+    let old_hash = verity::hash_block(
+        old_tree
+            .get(verity::BLOCK_SIZE..2 * verity::BLOCK_SIZE)
+            .context("root.verity is too short")?,
+    );
+    let mut kernel = fs::read(image.join("bulkhead.efi")).context("cannot read bulkhead.efi")?;
+    let (from, to) = (
+        verity::RootHash(old_hash).to_string(),
+        root_hash.to_string(),
+    );
+    ensure!(
+        replace_in(&mut kernel, b".cmdline", &from, &to)? > 0,
+        "the command line of bulkhead.efi does not name the root hash {from}"
+    );
+    replace_in(&mut kernel, b".cmdline", old, new)?;
+    ensure!(
+        replace_in(&mut kernel, b".osrel", old, new)? > 0,
+        "the os-release of bulkhead.efi does not name the version {old}"
+    );
+    authenticode::sign(&kernel, signer)
+}
+
+/// A later version that is as long, for it is put where the other one stood.
+pub fn next_version(version: &str) -> Result<String> {
     let last = version.chars().last().and_then(|last| last.to_digit(10));
     let Some(last @ 0..=8) = last else {
         bail!("cannot make a later version of {version:?}: its last digit must be below 9");

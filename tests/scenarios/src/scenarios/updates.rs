@@ -1,0 +1,247 @@
+//! Updates over the network, from a repository in which images of the build are released.
+
+use super::set;
+use super::slots::{kernel_for, next_version};
+use crate::stage::{BOOT, Stage, Which, marks};
+use anyhow::{Context, Result, bail, ensure};
+use boot_slots::verity;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use test_vm::api::Api;
+use test_vm::services::FILES_PORT;
+use test_vm::{Machine, Wait};
+use update_metadata::Waves;
+use update_repository::{Keys, Release, Repository};
+
+/// Processor seconds within which the repository's metadata is read.
+const REFRESH: f64 = 60.0;
+/// Processor seconds within which an image is fetched, written and checked.
+const PREPARE: f64 = 180.0;
+/// Processor seconds of three boots that fail: firmware, loader, kernel, `init`.
+const FAILED_BOOTS: f64 = 3.0 * 45.0;
+
+/// The repository that a scenario's machine is updated from.
+struct Updates {
+    repository: Repository,
+    keys: Keys,
+}
+
+/// What `image.json` says.
+struct Image {
+    variant: String,
+    arch: String,
+    version: String,
+    root_hash: String,
+}
+
+impl Image {
+    fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("image.json");
+        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let json: Value = serde_json::from_slice(&text)
+            .with_context(|| format!("cannot parse {}", path.display()))?;
+        let field = |name: &str| {
+            let text = json[name].as_str().map(str::to_string);
+            text.with_context(|| format!("{} has no {name}", path.display()))
+        };
+        Ok(Self {
+            variant: field("variant")?,
+            arch: field("arch")?,
+            version: field("version")?,
+            root_hash: field("root-hash")?,
+        })
+    }
+}
+
+impl Updates {
+    fn release(&self, version: &str, root_hash: &str, files: [PathBuf; 3]) -> Result<()> {
+        let [boot, root, hash] = files;
+        let release = Release {
+            version: version.to_string().try_into().map_err(anyhow::Error::msg)?,
+            root_hash: root_hash.to_string(),
+            waves: Waves::default(),
+            boot,
+            root,
+            hash,
+        };
+        self.repository.add(&self.keys, &release)
+    }
+
+    /// Releases an image that has a root hash and no file system.
+    fn release_a_bad_one(&self, stage: &Stage<'_>, like: &Path, version: &str) -> Result<()> {
+        let image = Image::read(like)?;
+        let root: Vec<u8> = (0..64 * verity::BLOCK_SIZE as u32)
+            .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        let tree = verity::build(&root)?;
+        let signer = &stage.setup().signer;
+        let kernel = kernel_for(like, (&image.version, version), &tree.root_hash, signer)?;
+        let write = |name: &str, bytes: &[u8]| {
+            let path = stage.folder().join(name);
+            fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok::<_, anyhow::Error>(path)
+        };
+        let files = [
+            write("bad.efi", &kernel)?,
+            write("bad.erofs", &root)?,
+            write("bad.verity", &tree.bytes)?,
+        ];
+        self.release(version, &tree.root_hash.to_string(), files)
+    }
+}
+
+/// An update by the API boots, and settings are kept. The next one does not boot: the
+/// host goes back by itself, says so, and does not take it again.
+pub(crate) fn forward_and_back(stage: &mut Stage<'_>) -> Result<()> {
+    let next = (stage.setup().next_twin)()?;
+    let (old, new) = (
+        Image::read(stage.setup().image(Which::Twin))?,
+        Image::read(&next)?,
+    );
+    let bad = next_version(&new.version)?;
+    let folder = stage.fresh_folder("repository")?;
+    let updates = Updates {
+        repository: Repository::new(&folder, &old.variant, &old.arch),
+        keys: Keys::load(&stage.setup().update_keys)?,
+    };
+    let file = |name: &str| next.join(name);
+    let files = [
+        file("bulkhead.efi"),
+        file("root.erofs"),
+        file("root.verity"),
+    ];
+    let whole = files
+        .iter()
+        .map(|path| Ok(fs::metadata(path)?.len()))
+        .sum::<Result<u64>>()?;
+    updates.release(&new.version, &new.root_hash, files)?;
+
+    let (mut builder, _) = stage.machine(Which::Twin, "machine")?;
+    builder.services.files = Some(folder.clone());
+    let mut machine = stage.boot(&builder)?;
+    let api = Api::at(&machine.api_socket());
+    machine.wait_until("the API answers", BOOT, || api.answers())?;
+    let at = |path: &str| format!("http://10.0.2.2:{FILES_PORT}/{path}");
+    let settings = json!({
+        "motd": "kept by the update",
+        "updates": {
+            "metadata-base-url": at(&format!("{}/{}", old.variant, old.arch)),
+            "targets-base-url": at("targets"),
+        },
+    });
+    set(&api, &settings)?;
+
+    let status = api.request("GET", "/updates/status", None)?.status;
+    ensure!(status == 404, "a status before anybody asked: {status}");
+    let prepare = api.request("POST", "/actions/prepare-update", None)?.status;
+    ensure!(
+        prepare == 404,
+        "there is nothing to prepare, but the answer is {prepare}"
+    );
+    let status = command(&mut machine, &api, "refresh", REFRESH)?;
+    ensure!(
+        status["update_state"] == "Available"
+            && status["chosen_update"]["version"] == new.version.as_str(),
+        "the update is not chosen: {status}"
+    );
+    let before = machine.cpu_seconds();
+    let status = command(&mut machine, &api, "prepare", PREPARE)?;
+    ensure!(status["update_state"] == "Staged", "not staged: {status}");
+    let spent = machine.cpu_seconds() - before;
+    stage.note(format!(
+        "prepared in {spent:.0} CPU s; the whole update has {whole} bytes"
+    ));
+    activate_and_reboot(&mut machine, &api, BOOT + 30.0)?;
+    runs(&api, &new.version)?;
+    let motd = api.get("/settings")?["motd"].clone();
+    ensure!(motd == "kept by the update", "settings.motd is {motd}");
+    let status = settled(&mut machine, &api, "refresh")?;
+    ensure!(
+        status["update_state"] == "Idle",
+        "the update is not done: {status}"
+    );
+
+    updates.release_a_bad_one(stage, &next, &bad)?;
+    command(&mut machine, &api, "refresh", REFRESH)?;
+    command(&mut machine, &api, "prepare", PREPARE)?;
+    activate_and_reboot(&mut machine, &api, FAILED_BOOTS + BOOT)?;
+    runs(&api, &new.version)?;
+    ensure!(machine.resets() >= 4, "only {} resets", machine.resets());
+    let status = settled(&mut machine, &api, "activate")?;
+    let last = &status["most_recent_command"];
+    let why = last["stderr"].as_str().unwrap_or_default();
+    ensure!(
+        last["cmd_status"] == "Failed" && why.contains(&bad),
+        "the status does not say why: {status}"
+    );
+    stage.note(format!("given up: {why}"));
+    let status = command(&mut machine, &api, "refresh", REFRESH)?;
+    ensure!(
+        status["update_state"] == "Idle" && status["available_updates"][0] == bad.as_str(),
+        "what did not boot is chosen again: {status}"
+    );
+    stage.power_off(machine)
+}
+
+/// Runs a command to its end, which must be good.
+fn command(machine: &mut Machine, api: &Api, kind: &str, budget: f64) -> Result<Value> {
+    let action = match kind {
+        "refresh" => "refresh-updates".to_string(),
+        kind => format!("{kind}-update"),
+    };
+    let before = time_of_last(api);
+    api.json("POST", &format!("/actions/{action}"), None)?;
+    machine.wait_until(&format!("{kind} ends"), budget, || {
+        let last = time_of_last(api);
+        last.is_some() && last != before
+    })?;
+    let status = api.get("/updates/status")?;
+    let last = &status["most_recent_command"];
+    ensure!(
+        last["cmd_type"] == kind && last["cmd_status"] == "Success",
+        "{kind} failed: {last}"
+    );
+    Ok(status)
+}
+
+/// When the last command ended; nothing while one is at work.
+fn time_of_last(api: &Api) -> Option<String> {
+    let answer = api.request("GET", "/updates/status", None).ok()?;
+    let status: Value = serde_json::from_str(&answer.text()).ok()?;
+    status["most_recent_command"]["timestamp"]
+        .as_str()
+        .map(str::to_string)
+}
+
+fn activate_and_reboot(machine: &mut Machine, api: &Api, budget: f64) -> Result<()> {
+    let status = command(machine, api, "activate", REFRESH)?;
+    ensure!(
+        status["update_state"] == "Ready" && status["staging_partition"]["next_to_boot"] == true,
+        "not ready: {status}"
+    );
+    machine.skip_to_now();
+    api.json("POST", "/actions/reboot", None)?;
+    machine.wait(&Wait::line(marks::BOOT_COMPLETE, budget).across_resets())?;
+    machine.wait_until("the API answers", BOOT, || api.answers())
+}
+
+fn runs(api: &Api, version: &str) -> Result<()> {
+    let os = api.get("/os")?;
+    if os["version_id"] != version {
+        bail!("{} runs instead of {version}", os["version_id"]);
+    }
+    Ok(())
+}
+
+/// The status once the boot is over and what became of the update is known.
+fn settled(machine: &mut Machine, api: &Api, kind: &str) -> Result<Value> {
+    let mut status = Value::Null;
+    machine
+        .wait_until("the update is settled", BOOT, || {
+            status = api.get("/updates/status").unwrap_or_default();
+            status["update_state"] == "Idle" && status["staging_partition"].is_null()
+        })
+        .with_context(|| format!("after {kind}"))?;
+    Ok(status)
+}
