@@ -1,9 +1,10 @@
-//! Makes and extends signed repositories of updates, after The Update Framework.
+//! Makes, extends and checks signed repositories of updates, after The Update Framework.
 //!
 //! Start at [`Repository`], a folder for one variant and architecture beside a folder of
-//! targets that all of them share; [`Keys`] sign it. [`simulate`] shows how waves reach a fleet. Signing is the crate `tough`'s work,
-//! what the manifest says is in `update-metadata`, and reading a repository as a host does
-//! in `updater`.
+//! targets that all of them share; [`Keys`] sign it. [`simulate`] shows how waves reach a
+//! fleet, [`validate`] whether hosts can be updated from what was published. Signing is the
+//! crate `tough`'s work, what the manifest says is in `update-metadata`, and reading a
+//! repository as a host does in `updater`.
 
 mod keys;
 mod repository;
@@ -11,10 +12,12 @@ mod schedule;
 pub mod simulate;
 #[cfg(test)]
 mod tests;
+mod validate;
 
 pub use keys::Keys;
 pub use repository::{Release, Repository};
 pub use schedule::{Schedule, duration};
+pub use validate::{Checked, validate};
 
 use anyhow::{Context, Result};
 use std::future::Future;

@@ -5,6 +5,7 @@ mod create;
 mod limit;
 mod refresh;
 mod simulate;
+mod validate;
 
 use anyhow::{Context, Result};
 use buildsys::project::Project;
@@ -32,6 +33,8 @@ enum Verb {
     Refresh(refresh::Args),
     /// Show how a schedule of waves reaches a fleet
     Simulate(simulate::Args),
+    /// Check a repository, in a folder or published, as a host sees it
+    Validate(validate::Args),
 }
 
 /// Does what was asked for.
@@ -42,6 +45,7 @@ pub fn run(args: Args) -> Result<()> {
         Verb::Limit(args) => limit::run(args),
         Verb::Refresh(args) => refresh::run(args),
         Verb::Simulate(args) => simulate::run(args),
+        Verb::Validate(args) => validate::run(args),
     }
 }
 

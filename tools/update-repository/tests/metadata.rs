@@ -1,0 +1,265 @@
+//! Hostile metadata, and servers that never end: what a host's `updater` makes of them.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result};
+use aws_lc_rs::rand::SystemRandom;
+use sysutil::time::Time;
+use tough::editor::signed::SignedRole;
+use tough::key_source::{KeySource, LocalKeySource};
+use tough::schema::{KeyHolder, RoleType, Root, Signed};
+use update_metadata::Waves;
+use update_repository::{Keys, Release, Repository};
+
+const DAY: u64 = 86_400;
+const MIB: u64 = 1024 * 1024;
+
+/// A repository with version 1.0.0 in it, and what a host that reads it keeps.
+struct Fixture {
+    folder: tempfile::TempDir,
+    keys: Keys,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Keys::create(&folder.path().join("keys"), Time::now().plus(DAY)).unwrap();
+        let fixture = Self { folder, keys };
+        fixture.release(&fixture.repository(), "1.0.0");
+        fixture
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn repository(&self) -> Repository {
+        Repository::new(&self.path("repository"), "v", "x86_64")
+    }
+
+    fn release(&self, repository: &Repository, version: &str) {
+        let file = |what: &str| {
+            fs::write(self.path(what), version).unwrap();
+            self.path(what)
+        };
+        let release = Release {
+            version: version.to_string().try_into().unwrap(),
+            root_hash: "00".repeat(32),
+            waves: Waves::default(),
+            boot: file("boot"),
+            root: file("root"),
+            hash: file("hash"),
+        };
+        repository.add(&self.keys, &release).unwrap();
+    }
+
+    /// What a host sees that starts from `root`.
+    fn load(&self, root: &[u8], server: &Server) -> Result<usize> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (metadata, targets) = (server.url("v/x86_64/"), server.url("targets/"));
+        let seen = self.path("seen");
+        let loading = updater::repository::Repository::load(root, &metadata, &targets, &seen);
+        Ok(runtime.block_on(loading)?.manifest().updates().len())
+    }
+
+    /// Has the host refuse it, and say why.
+    #[track_caller]
+    fn refused(&self, server: &Server, says: &str) {
+        let error = format!("{:#}", self.load(self.keys.root(), server).unwrap_err());
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+/// What a server does for files that end in some text.
+#[derive(Clone, Copy)]
+enum Manner {
+    Honest,
+    Endless(&'static str),
+}
+
+struct Server {
+    port: u16,
+    sent: Arc<AtomicU64>,
+}
+
+impl Server {
+    fn start(folder: PathBuf, manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let sent = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&sent);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // Whoever does not want more hangs up.
+                let _ = answer(stream, &folder, manner, &counter);
+            }
+        });
+        Self { port, sent }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.port)
+    }
+}
+
+fn answer(mut stream: TcpStream, folder: &Path, manner: Manner, sent: &AtomicU64) -> Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let first = lines.next().context("no request")??;
+    for line in lines {
+        if line?.is_empty() {
+            break;
+        }
+    }
+    let path = first.split(' ').nth(1).context("no path")?;
+    if let Manner::Endless(name) = manner
+        && path.ends_with(name)
+    {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+        loop {
+            stream.write_all(&[b' '; 4096])?;
+            sent.fetch_add(4096, Ordering::SeqCst);
+        }
+    }
+    let close = "Connection: close\r\n";
+    match fs::read(folder.join(path.trim_start_matches('/'))) {
+        Ok(body) => {
+            let length = body.len();
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\n{close}Content-Length: {length}\r\n\r\n"
+            )?;
+            stream.write_all(&body)?;
+        }
+        Err(_) => {
+            write!(
+                stream,
+                "HTTP/1.1 404 Not Found\r\n{close}Content-Length: 0\r\n\r\n"
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn honest(fixture: &Fixture) -> Server {
+    Server::start(fixture.path("repository"), Manner::Honest)
+}
+
+/// The file of a role in `folder` that was written last.
+fn newest(folder: &Path, role: &str) -> PathBuf {
+    let files = fs::read_dir(folder).unwrap();
+    let files = files.map(|file| file.unwrap().path());
+    let of_role = |path: &PathBuf| path.to_string_lossy().ends_with(&format!(".{role}.json"));
+    files.filter(of_role).max().unwrap()
+}
+
+#[test]
+fn an_honest_repository_is_read() {
+    let fixture = Fixture::new();
+    let seen = fixture
+        .load(fixture.keys.root(), &honest(&fixture))
+        .unwrap();
+    assert_eq!(seen, 1);
+}
+
+#[test]
+fn attack_expired_metadata() {
+    let fixture = Fixture::new();
+    let past = Time(Time::now().0 - 8 * DAY);
+    let folder = fixture.path("repository");
+    fs::remove_dir_all(&folder).unwrap();
+    fixture.release(&fixture.repository().at(past), "1.0.0");
+    let server = honest(&fixture);
+    fixture.refused(&server, "expired");
+    // Nobody has to start anew: it is renewed.
+    fixture.repository().refresh(&fixture.keys).unwrap();
+    assert_eq!(fixture.load(fixture.keys.root(), &server).unwrap(), 1);
+}
+
+#[test]
+fn attack_roles_of_two_states_mixed() {
+    let fixture = Fixture::new();
+    let metadata = fixture.repository().metadata();
+    let old = fs::read(newest(&metadata, "targets")).unwrap();
+    fixture.release(&fixture.repository(), "1.1.0");
+    fs::write(newest(&metadata, "targets"), old).unwrap();
+    fixture.refused(&honest(&fixture), "targets");
+}
+
+#[test]
+fn attack_fewer_signatures_than_the_root_demands() {
+    let fixture = Fixture::new();
+    let mut root: Signed<Root> = serde_json::from_slice(fixture.keys.root()).unwrap();
+    // Of two keys, both have to sign; the repository is signed by one.
+    let other = root.signed.roles[&RoleType::Root].keyids[0].clone();
+    let role = root.signed.roles.get_mut(&RoleType::Timestamp).unwrap();
+    role.keyids.push(other);
+    role.threshold = 2.try_into().unwrap();
+    let key = LocalKeySource {
+        path: fixture.path("keys/root.key"),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let strict = runtime.block_on(async {
+        let holder = KeyHolder::Root(root.signed.clone());
+        let keys: [Box<dyn KeySource>; 1] = [Box::new(key)];
+        SignedRole::new(root.signed, &holder, &keys, &SystemRandom::new()).await
+    });
+    let strict = strict.unwrap();
+    // The host starts from it; the server has what was signed before.
+    let error = fixture
+        .load(strict.buffer(), &honest(&fixture))
+        .unwrap_err();
+    let error = format!("{error:#}");
+    assert!(
+        error.contains("threshold") && error.contains("timestamp"),
+        "{error}"
+    );
+}
+
+#[test]
+fn attack_endless_metadata() {
+    for name in ["2.root.json", "timestamp.json"] {
+        let fixture = Fixture::new();
+        let server = Server::start(fixture.path("repository"), Manner::Endless(name));
+        fixture.refused(&server, "exceeded");
+        let sent = server.sent.load(Ordering::SeqCst);
+        // What a host takes, and what lies in the buffers of both sides.
+        assert!(sent < 16 * MIB, "{name}: {sent} bytes");
+    }
+}
+
+#[test]
+fn attack_an_endless_manifest() {
+    let fixture = Fixture::new();
+    let server = Server::start(
+        fixture.path("repository"),
+        Manner::Endless(".manifest.json"),
+    );
+    fixture.refused(&server, "manifest.json");
+    assert!(server.sent.load(Ordering::SeqCst) < 16 * MIB);
+}
+
+#[test]
+fn attack_a_manifest_that_was_changed() {
+    let fixture = Fixture::new();
+    let targets = fixture.repository().targets();
+    for file in fs::read_dir(targets).unwrap() {
+        let path = file.unwrap().path();
+        if path.to_string_lossy().ends_with(".manifest.json") {
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(&path, text.replace("1.0.0", "6.6.6")).unwrap();
+        }
+    }
+    fixture.refused(&honest(&fixture), "manifest.json");
+}
