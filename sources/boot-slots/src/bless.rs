@@ -214,12 +214,22 @@ pub(crate) fn holds(path: &Path, expected: &[u8]) -> io::Result<bool> {
 }
 
 pub(crate) fn rename(folder: &Path, from: &str, to: &str) -> Result<(), EspError> {
-    let from = folder.join(from);
-    fs::rename(&from, folder.join(to)).map_err(|source| EspError::Io {
+    let (from, to) = (folder.join(from), folder.join(to));
+    fs::rename(&from, &to).map_err(|source| EspError::Io {
         action: "rename",
         path: from,
         source,
     })?;
+    // FAT gives the new name no content until the file itself is written down. Synced
+    // first, name and content reach the disk as one; after the folder, a power cut in
+    // between would leave an empty image in place of the only one.
+    File::open(&to)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| EspError::Io {
+            action: "sync",
+            path: to,
+            source,
+        })?;
     sync_folder(folder)
 }
 
