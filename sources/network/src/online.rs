@@ -28,7 +28,7 @@ pub fn wait() -> Result<()> {
 
 /// Whether networkd's summary says that there is an interface with an address by which
 /// others are reached.
-fn is_online(state: &str) -> bool {
+pub fn is_online(state: &str) -> bool {
     state.lines().any(|line| line == "OPER_STATE=routable")
 }
 

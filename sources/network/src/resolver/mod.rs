@@ -18,6 +18,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::Deserialize;
 use sysutil::fs::read_text_if_present;
 
+use crate::online::is_online;
 use lease::Lease;
 use outage::Outage;
 
@@ -88,12 +89,6 @@ fn update_all(root: &Path, outage: &mut Outage) -> Result<()> {
         sysutil::console::say(&line);
     }
     Ok(())
-}
-
-/// Whether networkd's summary says that there is an interface with an address by which
-/// others are reached.
-fn is_online(state: &str) -> bool {
-    state.lines().any(|line| line == "OPER_STATE=routable")
 }
 
 /// Brings the file below `root` up to date. Returns whether it changed.
