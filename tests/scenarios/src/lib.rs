@@ -300,6 +300,14 @@ pub const ALL: &[Scenario] = &[
         run: scenarios::updates::forward_and_back,
     },
     Scenario {
+        name: "update-power-cut",
+        about: "whatever a power cut leaves of the disk, from the preparation of an update to its end, a host comes up from it",
+        tier: Tier::Two,
+        budget: 800.0,
+        cluster: false,
+        run: scenarios::update_power_cut::power_cut,
+    },
+    Scenario {
         name: "host-containers",
         about: "host containers come from a registry, see of the host what they should, have commands run in them, and go when disabled",
         tier: Tier::Two,
@@ -370,6 +378,14 @@ pub const ALL: &[Scenario] = &[
         budget: 1100.0,
         cluster: true,
         run: scenarios::pods::pods,
+    },
+    Scenario {
+        name: "many-pods",
+        about: "a node given more pods than fit at once runs those that fit, stays ready, and is still administered",
+        tier: Tier::Two,
+        budget: 1100.0,
+        cluster: true,
+        run: scenarios::many_pods::many_pods,
     },
     Scenario {
         name: "agents",

@@ -114,18 +114,23 @@ impl WriteLog {
                 range.end
             );
         };
-        let mut buffer = Vec::new();
         for entry in entries {
             if let Action::Write { data } = entry.action {
-                buffer.resize(usize::try_from(entry.length)?, 0);
-                self.file
-                    .read_exact_at(&mut buffer, data)
-                    .context("cannot read the write log")?;
-                disk.write_all_at(&buffer, entry.offset)
+                let bytes = self.data(data, entry.length)?;
+                disk.write_all_at(&bytes, entry.offset)
                     .context("cannot replay a write")?;
             }
         }
         Ok(())
+    }
+
+    /// The first `length` bytes of what a write has at `data` of the log.
+    pub fn data(&self, data: u64, length: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(length)?];
+        self.file
+            .read_exact_at(&mut bytes, data)
+            .context("cannot read the write log")?;
+        Ok(bytes)
     }
 }
 

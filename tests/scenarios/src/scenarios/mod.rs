@@ -9,6 +9,7 @@ pub(crate) mod doors;
 pub(crate) mod ec2;
 pub(crate) mod exec;
 pub(crate) mod host_containers;
+pub(crate) mod many_pods;
 pub(crate) mod network;
 pub(crate) mod pods;
 pub(crate) mod power_cut;
@@ -19,6 +20,7 @@ pub(crate) mod storage;
 pub(crate) mod troubles;
 pub(crate) mod twin;
 pub(crate) mod two_nodes;
+pub(crate) mod update_power_cut;
 pub(crate) mod updates;
 pub(crate) mod user_data;
 

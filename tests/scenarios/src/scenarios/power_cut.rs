@@ -127,6 +127,11 @@ pub(crate) fn replay(stage: &mut Stage<'_>) -> Result<()> {
 
 /// Which commit the state partition of a disk holds, as the host would read it.
 fn committed(stage: &Stage<'_>, disk: &RawDisk, folder: &Path) -> Result<Option<u32>> {
+    number_of(&settings(stage, disk, folder)?)
+}
+
+/// The settings of the user on the state partition of a disk, as the host would read them.
+pub(super) fn settings(stage: &Stage<'_>, disk: &RawDisk, folder: &Path) -> Result<Value> {
     let image = folder.join("state.img");
     disk.extract(Role::State, &image)?;
     // The kernel plays the file system's journal back when it mounts it.
@@ -150,8 +155,7 @@ fn committed(stage: &Stage<'_>, disk: &RawDisk, folder: &Path) -> Result<Option<
     let files =
         settings_store::files::Folder::new(&settings).context("cannot open the settings")?;
     let loaded = settings_store::disk::load(&files, &settings_store::Release::default());
-    let value = loaded.state.user.to_value();
-    number_of(&value)
+    Ok(loaded.state.user.to_value())
 }
 
 /// Kills machines in the middle of commits and boots them again.

@@ -21,115 +21,142 @@ const PREPARE: f64 = 180.0;
 /// Processor seconds of three boots that fail: firmware, loader, kernel, `init`.
 const FAILED_BOOTS: f64 = 3.0 * 45.0;
 
-/// The repository that a scenario's machine is updated from.
-struct Updates {
+/// A repository from which a scenario's machine is updated, and what can be released in it.
+pub(super) struct Updates {
     repository: Repository,
     keys: Keys,
+    folder: PathBuf,
+    address: String,
+    /// What the machine runs at first; it is not released.
+    pub(super) old: Image,
+    /// The next version of it.
+    pub(super) new: Image,
+    /// The version after that, whose root is no file system: it does not boot.
+    pub(super) bad: Image,
 }
 
-/// What `image.json` says.
-struct Image {
-    variant: String,
-    arch: String,
-    version: String,
+/// An image: what identifies it, and its files.
+pub(super) struct Image {
+    pub(super) version: String,
     root_hash: String,
+    pub(super) boot: PathBuf,
+    pub(super) root: PathBuf,
+    pub(super) hash: PathBuf,
 }
 
 impl Image {
-    fn read(folder: &Path) -> Result<Self> {
+    /// Reads `image.json` in the folder of a built image.
+    fn read(folder: &Path) -> Result<(Self, Value)> {
         let path = folder.join("image.json");
         let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let json: Value = serde_json::from_slice(&text)
             .with_context(|| format!("cannot parse {}", path.display()))?;
-        let field = |name: &str| {
-            let text = json[name].as_str().map(str::to_string);
-            text.with_context(|| format!("{} has no {name}", path.display()))
+        let image = Self {
+            version: field(&json, "version")?,
+            root_hash: field(&json, "root-hash")?,
+            boot: folder.join("bulkhead.efi"),
+            root: folder.join("root.erofs"),
+            hash: folder.join("root.verity"),
         };
-        Ok(Self {
-            variant: field("variant")?,
-            arch: field("arch")?,
-            version: field("version")?,
-            root_hash: field("root-hash")?,
-        })
-    }
-}
-
-impl Updates {
-    fn release(&self, version: &str, root_hash: &str, files: [PathBuf; 3]) -> Result<()> {
-        let [boot, root, hash] = files;
-        let release = Release {
-            version: version.to_string().try_into().map_err(anyhow::Error::msg)?,
-            root_hash: root_hash.to_string(),
-            waves: Waves::default(),
-            boot,
-            root,
-            hash,
-        };
-        self.repository.add(&self.keys, &release)
+        Ok((image, json))
     }
 
-    /// Releases an image that has a root hash and no file system.
-    fn release_a_bad_one(&self, stage: &Stage<'_>, like: &Path, version: &str) -> Result<()> {
-        let image = Image::read(like)?;
-        let root: Vec<u8> = (0..64 * verity::BLOCK_SIZE as u32)
+    /// An image like the one in the folder `like`, whose root has no file system.
+    fn bad(stage: &Stage<'_>, like: &Path, good: &Self) -> Result<Self> {
+        let version = next_version(&good.version)?;
+        let content: Vec<u8> = (0..64 * verity::BLOCK_SIZE as u32)
             .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
             .collect();
-        let tree = verity::build(&root)?;
+        let tree = verity::build(&content)?;
         let signer = &stage.setup().signer;
-        let kernel = kernel_for(like, (&image.version, version), &tree.root_hash, signer)?;
+        let versions = (good.version.as_str(), version.as_str());
+        let kernel = kernel_for(like, versions, &tree.root_hash, signer)?;
         let write = |name: &str, bytes: &[u8]| {
             let path = stage.folder().join(name);
             fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
             Ok::<_, anyhow::Error>(path)
         };
-        let files = [
-            write("bad.efi", &kernel)?,
-            write("bad.erofs", &root)?,
-            write("bad.verity", &tree.bytes)?,
-        ];
-        self.release(version, &tree.root_hash.to_string(), files)
+        Ok(Self {
+            version,
+            root_hash: tree.root_hash.to_string(),
+            boot: write("bad.efi", &kernel)?,
+            root: write("bad.erofs", &content)?,
+            hash: write("bad.verity", &tree.bytes)?,
+        })
+    }
+}
+
+fn field(json: &Value, name: &str) -> Result<String> {
+    let text = json[name].as_str().map(str::to_string);
+    text.with_context(|| format!("image.json has no {name}"))
+}
+
+impl Updates {
+    /// Builds the next version; the repository has nothing yet.
+    pub(super) fn new(stage: &Stage<'_>) -> Result<Self> {
+        let next = (stage.setup().next_twin)()?;
+        let (old, described) = Image::read(stage.setup().image(Which::Twin))?;
+        let (new, _) = Image::read(&next)?;
+        let bad = Image::bad(stage, &next, &new)?;
+        let folder = stage.fresh_folder("repository")?;
+        let (variant, arch) = (field(&described, "variant")?, field(&described, "arch")?);
+        Ok(Self {
+            repository: Repository::new(&folder, &variant, &arch),
+            keys: Keys::load(&stage.setup().update_keys)?,
+            folder,
+            address: format!("{variant}/{arch}"),
+            old,
+            new,
+            bad,
+        })
+    }
+
+    /// What a machine has to serve, for its host to find the repository.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The settings by which a host finds it.
+    pub(super) fn settings(&self) -> Value {
+        let at = |path: &str| format!("http://10.0.2.2:{FILES_PORT}/{path}");
+        json!({ "updates": {
+            "metadata-base-url": at(&self.address),
+            "targets-base-url": at("targets"),
+        } })
+    }
+
+    pub(super) fn release(&self, image: &Image) -> Result<()> {
+        let version = image.version.clone().try_into();
+        let release = Release {
+            version: version.map_err(anyhow::Error::msg)?,
+            root_hash: image.root_hash.clone(),
+            waves: Waves::default(),
+            boot: image.boot.clone(),
+            root: image.root.clone(),
+            hash: image.hash.clone(),
+        };
+        self.repository.add(&self.keys, &release)
     }
 }
 
 /// An update by the API boots, and settings are kept. The next one does not boot: the
 /// host goes back by itself, says so, and does not take it again.
 pub(crate) fn forward_and_back(stage: &mut Stage<'_>) -> Result<()> {
-    let next = (stage.setup().next_twin)()?;
-    let (old, new) = (
-        Image::read(stage.setup().image(Which::Twin))?,
-        Image::read(&next)?,
-    );
-    let bad = next_version(&new.version)?;
-    let folder = stage.fresh_folder("repository")?;
-    let updates = Updates {
-        repository: Repository::new(&folder, &old.variant, &old.arch),
-        keys: Keys::load(&stage.setup().update_keys)?,
-    };
-    let file = |name: &str| next.join(name);
-    let files = [
-        file("bulkhead.efi"),
-        file("root.erofs"),
-        file("root.verity"),
-    ];
-    let whole = files
-        .iter()
+    let updates = Updates::new(stage)?;
+    let (new, bad) = (&updates.new, &updates.bad);
+    let whole = [&new.boot, &new.root, &new.hash]
+        .into_iter()
         .map(|path| Ok(fs::metadata(path)?.len()))
         .sum::<Result<u64>>()?;
-    updates.release(&new.version, &new.root_hash, files)?;
+    updates.release(new)?;
 
     let (mut builder, _) = stage.machine(Which::Twin, "machine")?;
-    builder.services.files = Some(folder.clone());
+    builder.services.files = Some(updates.folder().to_path_buf());
     let mut machine = stage.boot(&builder)?;
     let api = Api::at(&machine.api_socket());
     machine.wait_until("the API answers", BOOT, || api.answers())?;
-    let at = |path: &str| format!("http://10.0.2.2:{FILES_PORT}/{path}");
-    let settings = json!({
-        "motd": "kept by the update",
-        "updates": {
-            "metadata-base-url": at(&format!("{}/{}", old.variant, old.arch)),
-            "targets-base-url": at("targets"),
-        },
-    });
+    let mut settings = updates.settings();
+    settings["motd"] = json!("kept by the update");
     set(&api, &settings)?;
 
     let status = api.request("GET", "/updates/status", None)?.status;
@@ -162,7 +189,7 @@ pub(crate) fn forward_and_back(stage: &mut Stage<'_>) -> Result<()> {
         "the update is not done: {status}"
     );
 
-    updates.release_a_bad_one(stage, &next, &bad)?;
+    updates.release(bad)?;
     command(&mut machine, &api, "refresh", REFRESH)?;
     command(&mut machine, &api, "prepare", PREPARE)?;
     activate_and_reboot(&mut machine, &api, FAILED_BOOTS + BOOT)?;
@@ -172,20 +199,20 @@ pub(crate) fn forward_and_back(stage: &mut Stage<'_>) -> Result<()> {
     let last = &status["most_recent_command"];
     let why = last["stderr"].as_str().unwrap_or_default();
     ensure!(
-        last["cmd_status"] == "Failed" && why.contains(&bad),
+        last["cmd_status"] == "Failed" && why.contains(&bad.version),
         "the status does not say why: {status}"
     );
     stage.note(format!("given up: {why}"));
     let status = command(&mut machine, &api, "refresh", REFRESH)?;
     ensure!(
-        status["update_state"] == "Idle" && status["available_updates"][0] == bad.as_str(),
+        status["update_state"] == "Idle" && status["available_updates"][0] == bad.version.as_str(),
         "what did not boot is chosen again: {status}"
     );
     stage.power_off(machine)
 }
 
 /// Runs a command to its end, which must be good.
-fn command(machine: &mut Machine, api: &Api, kind: &str, budget: f64) -> Result<Value> {
+pub(super) fn command(machine: &mut Machine, api: &Api, kind: &str, budget: f64) -> Result<Value> {
     let action = match kind {
         "refresh" => "refresh-updates".to_string(),
         kind => format!("{kind}-update"),
@@ -214,7 +241,7 @@ fn time_of_last(api: &Api) -> Option<String> {
         .map(str::to_string)
 }
 
-fn activate_and_reboot(machine: &mut Machine, api: &Api, budget: f64) -> Result<()> {
+pub(super) fn activate_and_reboot(machine: &mut Machine, api: &Api, budget: f64) -> Result<()> {
     let status = command(machine, api, "activate", REFRESH)?;
     ensure!(
         status["update_state"] == "Ready" && status["staging_partition"]["next_to_boot"] == true,
@@ -235,7 +262,7 @@ fn runs(api: &Api, version: &str) -> Result<()> {
 }
 
 /// The status once the boot is over and what became of the update is known.
-fn settled(machine: &mut Machine, api: &Api, kind: &str) -> Result<Value> {
+pub(super) fn settled(machine: &mut Machine, api: &Api, kind: &str) -> Result<Value> {
     let mut status = Value::Null;
     machine
         .wait_until("the update is settled", BOOT, || {
