@@ -16,10 +16,10 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use test_vm::Disk;
 use test_vm::api::Api;
 use test_vm::disk::{RawDisk, sparse_copy};
 use test_vm::write_log::{Action, WriteLog};
+use test_vm::{Disk, Wait};
 
 /// Where kernel images lie on the EFI system partition.
 const KERNELS: &str = "EFI/Linux";
@@ -75,7 +75,9 @@ pub(crate) fn power_cut(stage: &mut Stage<'_>) -> Result<()> {
         let (mut builder, copy) = stage.machine(Which::Twin, &name)?;
         fs::rename(disk, copy.path()).context("cannot move the disk")?;
         builder.services.files = Some(updates.folder().to_path_buf());
-        let machine = stage.boot(&builder)?;
+        let mut machine = stage.start(&builder)?;
+        // It may be the image that does not boot which is tried.
+        machine.wait(&Wait::line(marks::BOOT_COMPLETE, BOOT + STEP).across_resets())?;
         let api = Api::at(&machine.api_socket());
         machine.wait_until("the API answers", BOOT, || api.answers())?;
         let motd = api.get("/settings")?["motd"].clone();
