@@ -1,11 +1,10 @@
 //! Waits until the network can be used.
 
-use crate::resolver::{SIZE_LIMIT, STATE, STATE_FOLDER};
+use crate::resolver::networkd_state;
 use anyhow::Result;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
-use sysutil::fs::read_text_if_present;
 
 /// For this long. A host without a network goes on without it.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -13,11 +12,9 @@ const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Waits. That there is no network is no failure.
 pub fn wait() -> Result<()> {
-    let path = Path::new("/").join(STATE_FOLDER).join(STATE);
     let started = Instant::now();
     while started.elapsed() < LIMIT {
-        let state = read_text_if_present(&path, SIZE_LIMIT)?;
-        if state.as_deref().is_some_and(is_online) {
+        if is_online(&networkd_state(Path::new("/"))?) {
             return Ok(());
         }
         thread::sleep(INTERVAL);

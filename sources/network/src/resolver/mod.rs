@@ -23,12 +23,12 @@ use lease::Lease;
 use outage::Outage;
 
 /// Where networkd keeps its state, which it replaces by renaming.
-pub const STATE_FOLDER: &str = "run/systemd/netif";
-pub const STATE: &str = "state";
+const STATE_FOLDER: &str = "run/systemd/netif";
+const STATE: &str = "state";
 const SETTINGS: &str = "etc/bulkhead/dns.toml";
 const OUTPUT: &str = "run/resolv.conf";
 
-pub const SIZE_LIMIT: u64 = 1024 * 1024;
+const SIZE_LIMIT: u64 = 1024 * 1024;
 
 /// The settings, each of which replaces what the leases say.
 #[derive(Debug, Default, Deserialize)]
@@ -79,26 +79,31 @@ pub fn run() -> Result<()> {
 }
 
 fn update_all(root: &Path, outage: &mut Outage) -> Result<()> {
-    update(root)?;
+    let state = networkd_state(root)?;
+    update(root, &state)?;
     let interfaces = primary::interfaces()?;
     primary::update(root, &interfaces)?;
-    let state = read_text_if_present(&root.join(STATE_FOLDER).join(STATE), SIZE_LIMIT)?;
-    let has_network = state.as_deref().is_some_and(is_online);
     let cards = || outage::cards(root, &interfaces);
-    for line in outage.look(has_network, Instant::now(), cards) {
+    for line in outage.look(is_online(&state), Instant::now(), cards) {
         sysutil::console::say(&line);
     }
     Ok(())
 }
 
-/// Brings the file below `root` up to date. Returns whether it changed.
-fn update(root: &Path) -> Result<bool> {
+/// networkd's summary of all interfaces; empty before there is one.
+pub fn networkd_state(root: &Path) -> Result<String> {
+    let state = read_text_if_present(&root.join(STATE_FOLDER).join(STATE), SIZE_LIMIT)?;
+    Ok(state.unwrap_or_default())
+}
+
+/// Brings the file below `root` up to date with networkd's summary. Returns whether it
+/// changed.
+fn update(root: &Path, state: &str) -> Result<bool> {
     let read = |path: PathBuf| read_text_if_present(&path, SIZE_LIMIT);
-    let lease = read(root.join(STATE_FOLDER).join(STATE))?.unwrap_or_default();
     let settings = read(root.join(SETTINGS))?.unwrap_or_default();
     let settings: Settings =
         toml::from_str(&settings).with_context(|| format!("reading /{SETTINGS}"))?;
-    let text = render(&Lease::parse(&lease), &settings);
+    let text = render(&Lease::parse(state), &settings);
     let output = root.join(OUTPUT);
     if read(output.clone())?.as_deref() == Some(&text) {
         return Ok(false);
@@ -128,6 +133,11 @@ fn render(lease: &Lease, settings: &Settings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What `update` does with what networkd has written.
+    fn update(root: &Path) -> Result<bool> {
+        super::update(root, &networkd_state(root)?)
+    }
 
     fn root(state: &str, settings: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().expect("folder");
