@@ -151,6 +151,16 @@ impl<'a> Stage<'a> {
         Ok((builder, disk))
     }
 
+    /// Like [`machine_of`](Self::machine_of), with a disk on which images and pods have
+    /// room: the data partition grows into it.
+    pub(crate) fn roomy_machine_of(&self, image: &Path, name: &str) -> Result<(Builder, RawDisk)> {
+        /// In bytes, most of which are never written.
+        const SIZE: u64 = 12 << 30;
+        let (builder, disk) = self.machine_of(image, name)?;
+        disk.enlarge(SIZE)?;
+        Ok((builder, disk))
+    }
+
     /// Powers a machine on.
     pub fn start(&self, builder: &Builder) -> Result<Machine> {
         builder.start(&self.setup.emulator)

@@ -393,9 +393,7 @@ impl Node {
 
     /// The user data that makes the machine a node; what the user gave comes on top.
     fn user_data(&self, given: Option<&[u8]>) -> Result<Vec<u8>> {
-        let hostname = format!("[settings.network]\nhostname = \"{NODE}\"\n");
-        let document = hostname + &self.cluster.node_settings();
-        let mut document: Table = document
+        let mut document: Table = (self.cluster.node_user_data(NODE))
             .parse()
             .context("the cluster's own settings are no TOML")?;
         if let Some(given) = given {

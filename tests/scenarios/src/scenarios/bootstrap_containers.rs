@@ -1,19 +1,14 @@
 //! Containers that prepare a host before its services start.
 
-use super::host_containers::{ESCAPED, Host};
+use super::host_containers::{ESCAPED, Host, host_beside_registry};
 use super::set;
 use super::storage::{add_disk, mounted_from};
 use crate::stage::{BOOT, Stage, marks};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use test_vm::Machine;
 use test_vm::api::Api;
-use test_vm::cluster::{Place, Registry};
 use test_vm::disk::RawDisk;
-use test_vm::{Machine, Reach, TestNetwork};
-
-/// Bytes of the host's disk, most of which are never written.
-const DISK_SIZE: u64 = 12 << 30;
 
 /// Prepares disks: kubelet's data on one, and swap space on the other. Besides it looks at
 /// what it sees, and tries what it must not succeed in.
@@ -57,23 +52,11 @@ const KEPT: &str = "/mnt/own/boots";
 
 /// Bootstrap containers run before kubelet does, in three boots.
 pub(crate) fn bootstrap_containers(stage: &mut Stage<'_>) -> Result<()> {
-    let parts = stage.cluster()?;
-    let setup = stage.setup();
-    let network = stage.fresh_folder("network")?;
-    let network = Arc::new(TestNetwork::new(&setup.emulator, &network)?);
-    let mut registry = Registry::start(
-        &setup.emulator,
-        &parts.programs,
-        &stage.fresh_folder("registry")?,
-        Place::Network(&network),
-    )?;
+    let (mut builder, disk, mut registry) = host_beside_registry(stage)?;
     let image = registry.add_tools()?;
-    let (mut builder, disk) = stage.machine_of(&parts.node, "host")?;
-    disk.enlarge(DISK_SIZE)?;
     for serial in ["data", "swap"] {
         add_disk(&mut builder, serial)?;
     }
-    builder.reach = Reach::Shared { network, index: 0 };
     let container = |name: &str, mode: &str, essential: bool, script: &str| {
         format!(
             "[settings.bootstrap-containers.{name}]\n\

@@ -12,8 +12,6 @@ use test_vm::{Builder, Machine, Reach, TestNetwork};
 
 /// The node's name.
 pub(super) const NODE: &str = "node-1";
-/// Bytes of the node's disk, most of which are never written.
-const DISK_SIZE: u64 = 12 << 30;
 /// Processor seconds from power-on within which a node must have registered.
 const REGISTERED: f64 = 150.0;
 /// Processor seconds within which a pod must run.
@@ -151,13 +149,10 @@ fn machine(
     index: u8,
     name: &str,
 ) -> Result<(Builder, PathBuf)> {
-    let (mut builder, disk) = stage.machine_of(&stage.cluster()?.node, name)?;
-    // Images and pods need some room; the node's data partition grows into it.
-    disk.enlarge(DISK_SIZE)?;
+    let (mut builder, disk) = stage.roomy_machine_of(&stage.cluster()?.node, name)?;
     builder.reach = Reach::Shared { network, index };
     builder.forwards = vec![cluster.plane.kubelet_forward(index)];
-    let hostname = format!("[settings.network]\nhostname = \"{name}\"\n");
-    builder.user_data = Some((hostname + &cluster.node_settings()).into_bytes());
+    builder.user_data = Some(cluster.node_user_data(name).into_bytes());
     Ok((builder, disk.path().to_path_buf()))
 }
 

@@ -17,8 +17,6 @@ use test_vm::disk::RawDisk;
 const CLIENT: &str = "client";
 const CLIENT_UNIT: &str = "host-containers@client.service";
 const USER: &str = "jo";
-/// Bytes of the host's disk, most of which are never written.
-const DISK_SIZE: u64 = 12 << 30;
 
 /// What admin has done over SSH: a look into a pod's process, and into the host.
 const LOOK: &str = r#"
@@ -37,8 +35,7 @@ sudo tcpdump --version 2>&1 | head -n 1
 /// Admin is enabled from control, used over SSH, and disabled again.
 pub(crate) fn doors(stage: &mut Stage<'_>) -> Result<()> {
     let parts = stage.cluster()?;
-    let (mut builder, disk) = stage.machine_of(&parts.node, "host")?;
-    disk.enlarge(DISK_SIZE)?;
+    let (mut builder, disk) = stage.roomy_machine_of(&parts.node, "host")?;
     let pod = STANDARD.encode(
         "apiVersion: v1\nkind: Pod\nmetadata: { name: watched }\nspec:\n  \
          hostNetwork: true\n  containers:\n  \

@@ -10,8 +10,6 @@ use test_vm::cluster::{Cluster, has_condition};
 use test_vm::disk::RawDisk;
 use test_vm::{Ec2, Reach, Services, TestNetwork};
 
-/// Bytes of the node's disk, most of which are never written.
-const DISK_SIZE: u64 = 12 << 30;
 /// Processor seconds from power-on within which the node must have registered, and
 /// then within which it must be ready: with an image to pull.
 const REGISTERED: f64 = 150.0;
@@ -56,8 +54,7 @@ pub(crate) fn node_joins(stage: &mut Stage<'_>) -> Result<()> {
     let plane = &cluster.plane;
     instance.user_data = Some(karpenter(&cluster).into_bytes());
 
-    let (mut builder, disk) = stage.machine_of(&image, "node")?;
-    disk.enlarge(DISK_SIZE)?;
+    let (mut builder, disk) = stage.roomy_machine_of(&image, "node")?;
     builder.reach = Reach::Shared { network, index: 0 };
     builder.forwards = vec![plane.kubelet_forward(0)];
     builder.services = Services {

@@ -10,12 +10,10 @@ use test_vm::api::Api;
 use test_vm::cluster::{Place, Registry};
 use test_vm::disk::RawDisk;
 use test_vm::probe::Probe;
-use test_vm::{Machine, Reach, TestNetwork};
+use test_vm::{Builder, Machine, Reach, TestNetwork};
 
 /// Processor seconds within which a host container has said what it was asked.
 const SAID: f64 = 60.0;
-/// Bytes of the host's disk, most of which are never written.
-const DISK_SIZE: u64 = 12 << 30;
 
 pub(super) const CONTROL: &str = "host-containers@control.service";
 pub(super) const ADMIN: &str = "host-containers@admin.service";
@@ -100,27 +98,32 @@ if grep -q kill $own/user-data && ! ls $own/killed; then
 fi
 "#;
 
-/// An ordinary host container and one with superpowers come from a registry that is down
-/// at first, see of the host what they should and get no further, and go when they are
-/// disabled.
-pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
+/// A host, and a registry in its network.
+pub(super) fn host_beside_registry(stage: &Stage<'_>) -> Result<(Builder, RawDisk, Registry)> {
     let parts = stage.cluster()?;
     let setup = stage.setup();
     let network = stage.fresh_folder("network")?;
     let network = Arc::new(TestNetwork::new(&setup.emulator, &network)?);
-    let mut registry = Registry::start(
+    let registry = Registry::start(
         &setup.emulator,
         &parts.programs,
         &stage.fresh_folder("registry")?,
         Place::Network(&network),
     )?;
+    let (mut builder, disk) = stage.roomy_machine_of(&parts.node, "host")?;
+    builder.reach = Reach::Shared { network, index: 0 };
+    Ok((builder, disk, registry))
+}
+
+/// An ordinary host container and one with superpowers come from a registry that is down
+/// at first, see of the host what they should and get no further, and go when they are
+/// disabled.
+pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
+    let (mut builder, disk, mut registry) = host_beside_registry(stage)?;
     let image = registry.add_tools()?;
     let other = registry.add_tools_as("other:1")?;
     // It is down while the host boots, which that must not stop.
     registry.stop();
-    let (mut builder, disk) = stage.machine_of(&parts.node, "host")?;
-    disk.enlarge(DISK_SIZE)?;
-    builder.reach = Reach::Shared { network, index: 0 };
     let container = |name: &str, superpowered: bool, script: &str| {
         let script = script.to_string() + WAIT;
         format!(

@@ -132,8 +132,7 @@ fn is_running(plane: &ControlPlane, arguments: &[&str]) -> bool {
 
 /// Has a machine of ours come up as the node of a cluster.
 pub fn join(cluster: &Cluster, builder: &mut Builder) -> Result<()> {
-    let hostname = format!("[settings.network]\nhostname = \"{NODE}\"\n");
-    builder.user_data = Some((hostname + &cluster.node_settings()).into_bytes());
+    builder.user_data = Some(cluster.node_user_data(NODE).into_bytes());
     Ok(())
 }
 

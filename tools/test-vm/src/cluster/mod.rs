@@ -108,6 +108,11 @@ impl Cluster {
         self.plane.node_settings() + &self.registry.node_settings()
     }
 
+    /// The user data that makes a machine the node called `name`, as TOML.
+    pub fn node_user_data(&self, name: &str) -> String {
+        format!("[settings.network]\nhostname = \"{name}\"\n") + &self.node_settings()
+    }
+
     /// Makes services reachable on all nodes. Not part of every cluster, since its image
     /// is large, and a node takes a while to get it.
     pub fn add_service_network(&self) -> Result<()> {
