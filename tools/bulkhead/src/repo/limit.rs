@@ -1,19 +1,13 @@
 //! `bulkhead repo limit`.
 
-use super::Place;
+use super::Fleet;
 use anyhow::Result;
 
 /// Arguments of `repo limit`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    place: Place,
-    /// The variant
-    #[arg(long)]
-    variant: String,
-    /// Processor architecture
-    #[arg(long, default_value = "x86_64")]
-    arch: String,
+    fleet: Fleet,
     /// The newest version that hosts may run; those of newer ones go back
     #[arg(long)]
     max_version: String,
@@ -26,8 +20,8 @@ pub fn run(args: Args) -> Result<()> {
         .clone()
         .try_into()
         .map_err(anyhow::Error::msg)?;
-    let repository = args.place.repository(&args.variant, &args.arch);
-    repository.limit(&args.place.keys.load()?, &version)?;
+    let (repository, keys) = args.fleet.open()?;
+    repository.limit(&keys, &version)?;
     super::say(&format!("hosts go up to {version}"), &repository);
     Ok(())
 }

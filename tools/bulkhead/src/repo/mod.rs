@@ -79,6 +79,26 @@ impl KeyFolder {
     }
 }
 
+/// One repository in it: what a verb about all its releases is given.
+#[derive(Clone, Debug, clap::Args)]
+struct Fleet {
+    #[command(flatten)]
+    place: Place,
+    /// The variant
+    #[arg(long)]
+    variant: String,
+    /// Processor architecture
+    #[arg(long, default_value = "x86_64")]
+    arch: String,
+}
+
+impl Fleet {
+    fn open(&self) -> Result<(Repository, Keys)> {
+        let repository = self.place.repository(&self.variant, &self.arch);
+        Ok((repository, self.place.keys.load()?))
+    }
+}
+
 impl Place {
     fn repository(&self, variant: &str, arch: &str) -> Repository {
         Repository::new(&self.repo, variant, arch)
