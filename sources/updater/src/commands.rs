@@ -14,6 +14,7 @@ use api_types::{
     UpdateCommandStatus, UpdateImage, UpdateStatus,
 };
 use boot_slots::layout::Role;
+use boot_slots::record::BootRecord;
 use boot_slots::verity::{RootHash, Tree};
 use nix::fcntl::{Flock, FlockArg};
 use serde::de::IgnoredAny;
@@ -373,12 +374,8 @@ impl<D: Disk> Host<D> {
 
     fn facts(&self) -> Result<Facts> {
         let os = OsRelease::read(&self.root)?;
-        let (boot_record, _) = {
-            let state = self.disk.partition(Role::State)?;
-            let record =
-                boot_slots::record::BootRecord::read(&state).context("reading the boot record")?;
-            (record, state)
-        };
+        let state = self.disk.partition(Role::State)?;
+        let boot_record = BootRecord::read(&state).context("reading the boot record")?;
         let running = slot::running_slot(&self.disk, &self.root_hash)?;
         let other = slot::holds(&self.disk, running.other())?;
         let entries = self
