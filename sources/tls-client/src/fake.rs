@@ -4,7 +4,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto};
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -32,9 +32,8 @@ impl Authority {
         &self.certificate
     }
 
-    /// A server with a certificate for `name`, which takes one request and answers
-    /// it; the request's first line comes back.
-    pub fn serve(&self, name: &str, answer: &'static [u8]) -> (u16, JoinHandle<String>) {
+    /// How a server speaks that has a certificate for `name`.
+    pub fn server_config(&self, name: &str) -> Arc<ServerConfig> {
         let key = KeyPair::generate().expect("a key");
         let certificate = CertificateParams::new(vec![name.to_string()])
             .and_then(|params| params.signed_by(&key, &self.issuer))
@@ -47,12 +46,18 @@ impl Authority {
                 .with_no_client_auth()
                 .with_single_cert(vec![certificate.der().clone()], key)
                 .expect("a configuration");
+        Arc::new(config)
+    }
+
+    /// A server with a certificate for `name`, which takes one request and answers
+    /// it; the request's first line comes back.
+    pub fn serve(&self, name: &str, answer: &'static [u8]) -> (u16, JoinHandle<String>) {
+        let config = self.server_config(name);
         let listener = TcpListener::bind("127.0.0.1:0").expect("listening");
         let port = listener.local_addr().expect("an address").port();
         let served = thread::spawn(move || {
             let (stream, _) = listener.accept().expect("a connection");
-            let connection = ServerConnection::new(Arc::new(config)).expect("a connection");
-            let mut stream = BufReader::new(StreamOwned::new(connection, stream));
+            let mut stream = BufReader::new(begin(&config, stream));
             let mut first = String::new();
             // Who does not trust us says nothing.
             if stream.read_line(&mut first).is_ok() {
@@ -62,4 +67,13 @@ impl Authority {
         });
         (port, served)
     }
+}
+
+/// TLS on top of a connection that a client has made.
+pub fn begin(
+    config: &Arc<ServerConfig>,
+    stream: TcpStream,
+) -> StreamOwned<ServerConnection, TcpStream> {
+    let connection = ServerConnection::new(Arc::clone(config)).expect("a connection");
+    StreamOwned::new(connection, stream)
 }

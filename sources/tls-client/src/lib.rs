@@ -21,10 +21,15 @@ pub fn config(trusted: &Path) -> Result<Arc<ClientConfig>> {
     let certificates: Vec<CertificateDer<'_>> = CertificateDer::pem_file_iter(trusted)
         .and_then(Iterator::collect)
         .with_context(|| format!("reading {}", trusted.display()))?;
+    trusting(certificates).with_context(|| format!("trusting {}", trusted.display()))
+}
+
+/// How to speak to servers whose certificate is from one of these authorities.
+pub fn trusting(authorities: Vec<CertificateDer<'_>>) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     // A single odd certificate costs itself alone.
-    let (taken, _) = roots.add_parsable_certificates(certificates);
-    ensure!(taken > 0, "{} holds no certificate", trusted.display());
+    let (taken, _) = roots.add_parsable_certificates(authorities);
+    ensure!(taken > 0, "there is no certificate of an authority");
     let config = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .context("choosing versions of TLS")?

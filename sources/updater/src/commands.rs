@@ -24,6 +24,7 @@ use sysutil::os_release::OsRelease;
 use sysutil::time::Time;
 use update_metadata::{Host as Chooser, Update, Version, VersionLock};
 
+use crate::connect::Connector;
 use crate::repository::Repository;
 use crate::slot::{self, Disk};
 use crate::state::{Facts, Outcome, Record, Refusal, StagedImage, State};
@@ -47,6 +48,8 @@ pub struct Host<D> {
     pub root: PathBuf,
     /// Its disk.
     pub disk: D,
+    /// How it reaches servers.
+    pub connector: Connector,
     /// Version of the image that runs.
     pub version: String,
     /// Root hash of the image that runs.
@@ -127,7 +130,7 @@ impl<D: Disk> Host<D> {
 
     fn refresh(&self, record: &mut Record) -> Result<()> {
         let found = self.settings().and_then(|settings| {
-            let repository = self.repository(&settings)?;
+            let repository = runtime()?.block_on(self.repository(&settings))?;
             let chooser = self.chooser(&settings, record)?;
             let manifest = repository.manifest();
             let available = manifest.available(&chooser);
@@ -152,7 +155,8 @@ impl<D: Disk> Host<D> {
 
     fn prepare(&self, record: &mut Record) -> Result<()> {
         let settings = self.settings()?;
-        let repository = self.repository(&settings)?;
+        let runtime = runtime()?;
+        let repository = runtime.block_on(self.repository(&settings))?;
         let update = self.chosen(&repository, &settings, record)?;
         let root_hash: RootHash = (update.root_hash.as_deref())
             .with_context(|| format!("the manifest has no root hash for {}", update.version))?
@@ -162,7 +166,6 @@ impl<D: Disk> Host<D> {
 
         let running = slot::running_slot(&self.disk, &self.root_hash)?;
         let target = running.other();
-        let runtime = runtime()?;
         let tree = runtime.block_on(repository.read(&update.images.hash, TREE_MAX))?;
         let tree = Tree::read(&tree, &root_hash)
             .with_context(|| format!("checking {}", update.images.hash.as_str()))?;
@@ -178,7 +181,7 @@ impl<D: Disk> Host<D> {
             tracing::warn!("no blocks are taken from the running slot: {error}");
         }
         let file = repository.file(&update.images.root)?;
-        let filling = slot::fill(&self.disk, target, &tree, old.as_ref().ok(), &file);
+        let filling = slot::fill(&self.disk, target, &tree, old.as_ref().ok(), file);
         let filled = runtime.block_on(filling)?;
         tracing::info!(
             version,
@@ -298,7 +301,7 @@ impl<D: Disk> Host<D> {
         })
     }
 
-    fn repository(&self, settings: &Settings) -> Result<Repository> {
+    async fn repository(&self, settings: &Settings) -> Result<Repository> {
         let (Some(metadata), Some(targets)) =
             (&settings.metadata_base_url, &settings.targets_base_url)
         else {
@@ -314,7 +317,8 @@ impl<D: Disk> Host<D> {
         );
         let trust = read_limited(&trust, LIMIT)?;
         let seen = self.root.join(SEEN);
-        runtime()?.block_on(Repository::load(&trust, metadata, targets, &seen))
+        let connector = self.connector.clone();
+        Repository::load(connector, &trust, metadata, targets, &seen).await
     }
 
     fn settings(&self) -> Result<Settings> {

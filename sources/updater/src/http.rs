@@ -1,4 +1,5 @@
-//! HTTP/1.1 as far as a static file server needs it: whole files and ranges of them.
+//! HTTP/1.1 as far as a static file server needs it: whole files and ranges of them, with
+//! what leads to where they are.
 //!
 //! Whoever answers is not trusted. Nothing waits for ever: a connection has
 //! [`SILENCE`] for each step, and a body must come at [`SLOWEST`] on the whole, so that a
@@ -14,33 +15,39 @@ use futures_util::stream;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_RANGE, HOST, RANGE, USER_AGENT};
+use hyper::header::{CONTENT_RANGE, HOST, LOCATION, RANGE, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tough::{Transport, TransportError, TransportErrorKind, TransportStream};
 use url::Url;
 
-/// How long a server may say nothing.
-const SILENCE: Duration = Duration::from_secs(30);
+use crate::connect::{ConnectError, Connector, Origin, SILENCE};
+
 /// Bytes a second that a body must bring, once [`SILENCE`] is over.
 const SLOWEST: u64 = 16 * 1024;
+/// How often a request is sent elsewhere.
+const REDIRECTS: usize = 5;
 
 /// Why a request brought nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// Another scheme than http, or an address without a host.
-    #[error("{0} is no address that begins with http:// and names a host")]
+    /// Another scheme than those of HTTP, or an address without a host.
+    #[error("{0} is no address that begins with http:// or https:// and names a host")]
     Address(String),
     /// The server cannot be reached.
-    #[error("cannot connect to {host}")]
-    Connect {
-        /// Name and port.
-        host: String,
-        /// Why.
-        source: std::io::Error,
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The server sends on to where nobody should go.
+    #[error("{url} is redirected to {to}, which is refused: {why}")]
+    Redirect {
+        /// What was asked for.
+        url: String,
+        /// Where it is said to be.
+        to: String,
+        /// The reason.
+        why: &'static str,
     },
     /// The server said nothing for too long.
     #[error("{url} was silent for {seconds} s", seconds = SILENCE.as_secs())]
@@ -96,18 +103,24 @@ impl HttpError {
     /// Whether the same request may succeed a little later.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Silent { .. } | Self::Broken { .. } => true,
+            Self::Connect(error) => error.is_passing(),
+            Self::Silent { .. } | Self::Broken { .. } => true,
             Self::Status { status, .. } => status.is_server_error(),
-            Self::Slow { .. } | Self::Address(_) | Self::NotFound { .. } | Self::Range { .. } => {
-                false
-            }
+            Self::Slow { .. }
+            | Self::Address(_)
+            | Self::Redirect { .. }
+            | Self::NotFound { .. }
+            | Self::Range { .. } => false,
         }
     }
 }
 
-/// A connection to the server of an address, made when it is needed and kept.
+/// A file on a server, and a connection to it, made when it is needed and kept.
 pub struct Server {
+    connector: Connector,
     url: Url,
+    /// Where the file was found last, which redirects can have led to.
+    place: Url,
     sender: Option<SendRequest<Empty<Bytes>>>,
 }
 
@@ -129,8 +142,13 @@ pub struct Body {
 
 impl Server {
     /// Nothing is sent yet.
-    pub fn new(url: Url) -> Self {
-        Self { url, sender: None }
+    pub fn new(connector: Connector, url: Url) -> Self {
+        Self {
+            connector,
+            place: url.clone(),
+            url,
+            sender: None,
+        }
     }
 
     /// The file.
@@ -171,28 +189,69 @@ impl Server {
         }
     }
 
+    /// Asks where the file was found last, and follows redirects.
     async fn send(&mut self, range: Option<&Range<u64>>) -> Result<Response<Incoming>, HttpError> {
-        let host = self.host()?;
-        let mut request =
-            Request::get(&self.url[url::Position::BeforePath..url::Position::AfterQuery])
-                .header(HOST, &host)
-                .header(
-                    USER_AGENT,
-                    concat!("bulkhead-updater/", env!("CARGO_PKG_VERSION")),
-                );
+        if self.place != self.url {
+            let answer = self.send_once(range).await?;
+            if answer.status().is_success() {
+                return Ok(answer);
+            }
+            // A place that was redirected to can be good for a while only.
+            self.go_to(self.url.clone());
+        }
+        let mut to = String::new();
+        for _ in 0..=REDIRECTS {
+            let answer = self.send_once(range).await?;
+            let Some(location) = location(&answer) else {
+                return Ok(answer);
+            };
+            to = location.chars().take(200).collect();
+            let place = redirected(&self.place, &location);
+            self.go_to(place.map_err(|why| self.not_redirected(&to, why))?);
+        }
+        Err(self.not_redirected(&to, "it goes on for too long"))
+    }
+
+    fn go_to(&mut self, place: Url) {
+        if Origin::of(&place) != Origin::of(&self.place) {
+            self.sender = None;
+        }
+        self.place = place;
+    }
+
+    fn not_redirected(&self, to: &str, why: &'static str) -> HttpError {
+        HttpError::Redirect {
+            url: self.url.to_string(),
+            to: to.to_string(),
+            why,
+        }
+    }
+
+    async fn send_once(
+        &mut self,
+        range: Option<&Range<u64>>,
+    ) -> Result<Response<Incoming>, HttpError> {
+        let not_asked = || HttpError::Address(self.place.to_string());
+        let origin = Origin::of(&self.place).ok_or_else(not_asked)?;
+        let path = &self.place[url::Position::BeforePath..url::Position::AfterQuery];
+        let mut request = Request::get(path).header(HOST, origin.authority()).header(
+            USER_AGENT,
+            concat!("bulkhead-updater/", env!("CARGO_PKG_VERSION")),
+        );
         if let Some(range) = range {
             request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1));
         }
-        let request = request
-            .body(Empty::new())
-            .map_err(|_| HttpError::Address(self.url.to_string()))?;
+        let request = request.body(Empty::new()).map_err(|_| not_asked())?;
         if let Some(sender) = self.sender.take().filter(|sender| !sender.is_closed()) {
             // The server may have ended a connection that was kept, which is no failure.
             if let Ok(answer) = self.send_by(sender, request.clone()).await {
                 return Ok(answer);
             }
         }
-        let sender = self.connect(&host).await?;
+        let stream = self.connector.connect(&origin).await?;
+        let (sender, connection) = self.in_time(http1::handshake(TokioIo::new(stream))).await?;
+        // What it ends with is told by the request that is at work.
+        tokio::spawn(connection);
         self.send_by(sender, request).await
     }
 
@@ -208,37 +267,6 @@ impl Server {
         let answer = self.in_time(sent).await?;
         self.sender = Some(sender);
         Ok(answer)
-    }
-
-    fn host(&self) -> Result<String, HttpError> {
-        let refused = || HttpError::Address(self.url.to_string());
-        match (self.url.scheme(), self.url.host_str(), self.url.port()) {
-            ("http", Some(host), None) => Ok(host.to_string()),
-            ("http", Some(host), Some(port)) => Ok(format!("{host}:{port}")),
-            _ => Err(refused()),
-        }
-    }
-
-    async fn connect(&self, host: &str) -> Result<SendRequest<Empty<Bytes>>, HttpError> {
-        let connect = async {
-            let port = self.url.port_or_known_default().unwrap_or(80);
-            let name = self.url.host_str().unwrap_or_default();
-            // IPv6 addresses have brackets in addresses only.
-            let name = name.trim_start_matches('[').trim_end_matches(']');
-            TcpStream::connect((name, port)).await
-        };
-        let failed = |source| HttpError::Connect {
-            host: host.to_string(),
-            source,
-        };
-        let stream = match timeout(SILENCE, connect).await {
-            Ok(stream) => stream.map_err(failed)?,
-            Err(_) => return Err(failed(std::io::ErrorKind::TimedOut.into())),
-        };
-        let (sender, connection) = self.in_time(http1::handshake(TokioIo::new(stream))).await?;
-        // What it ends with is told by the request that is at work.
-        tokio::spawn(connection);
-        Ok(sender)
     }
 
     async fn in_time<T>(
@@ -308,18 +336,43 @@ impl Body {
     }
 }
 
+/// Where an answer sends on to.
+fn location(answer: &Response<Incoming>) -> Option<String> {
+    match answer.status() {
+        StatusCode::MOVED_PERMANENTLY
+        | StatusCode::FOUND
+        | StatusCode::SEE_OTHER
+        | StatusCode::TEMPORARY_REDIRECT
+        | StatusCode::PERMANENT_REDIRECT => {
+            let location = answer.headers().get(LOCATION)?;
+            Some(String::from_utf8_lossy(location.as_bytes()).into_owned())
+        }
+        _ => None,
+    }
+}
+
+/// The address that `from` is redirected to, or why that is refused.
+fn redirected(from: &Url, location: &str) -> Result<Url, &'static str> {
+    let to = from.join(location).map_err(|_| "it is no address")?;
+    let origin = Origin::of(&to).ok_or("it is no address of a web server")?;
+    match from.scheme() == "https" && !origin.is_tls() {
+        true => Err("it leads out of TLS"),
+        false => Ok(to),
+    }
+}
+
 fn is_too_slow(bytes: u64, spent: Duration) -> bool {
     spent > SILENCE + Duration::from_secs(bytes / SLOWEST)
 }
 
 /// Fetches for `tough`.
-#[derive(Clone, Copy, Debug)]
-pub struct Http;
+#[derive(Clone, Debug)]
+pub struct Http(pub Connector);
 
 #[async_trait]
 impl Transport for Http {
     async fn fetch(&self, url: Url) -> Result<TransportStream, TransportError> {
-        let mut server = Server::new(url.clone());
+        let mut server = Server::new(self.0.clone(), url.clone());
         let mut body = (server.get().await).map_err(|error| transport_error(&url, error))?;
         // A task of its own, since what `tough` takes must be shareable among threads. It
         // ends when nobody takes the pieces any more.
@@ -364,14 +417,33 @@ mod tests {
     }
 
     #[test]
-    fn addresses() {
-        for (url, host) in [
-            ("http://a.example/x", Some("a.example")),
-            ("http://[::1]:8080/x", Some("[::1]:8080")),
-            ("file:///x", None),
+    fn redirects() {
+        let from = |url: &str, location: &str| {
+            let to = redirected(&url.parse().unwrap(), location);
+            to.map(|url| url.to_string())
+        };
+        for (url, location, expected) in [
+            ("https://a.example/b/c", "d?e", "https://a.example/b/d?e"),
+            (
+                "https://a.example/b",
+                "//c.example/d",
+                "https://c.example/d",
+            ),
+            (
+                "http://a.example/b",
+                "https://c.example/d",
+                "https://c.example/d",
+            ),
+            ("http://a.example/b", "/d", "http://a.example/d"),
         ] {
-            let server = Server::new(url.parse().unwrap());
-            assert_eq!(server.host().ok().as_deref(), host, "{url}");
+            assert_eq!(from(url, location).as_deref(), Ok(expected));
+        }
+        for (url, location) in [
+            ("https://a.example/b", "http://a.example/b"),
+            ("http://a.example/b", "file:///etc/passwd"),
+            ("http://a.example/b", "https://["),
+        ] {
+            assert!(from(url, location).is_err(), "{location}");
         }
     }
 }

@@ -3,8 +3,8 @@
 //! One program, started by the API server once for each command, through the units
 //! `update@…`. Start at [`state::State`], the states and what leads from one to another,
 //! and at [`commands::Host::run`], the commands. [`repository`] is the signed repository as
-//! a host sees it, [`http`] how it is reached, [`delta`] what need not be fetched, and
-//! [`slot`] how a slot is filled. Names and order of kernel images are `boot-slots`'
+//! a host sees it, [`http`] and [`connect`] how it is reached, [`delta`] what need not be
+//! fetched, and [`slot`] how a slot is filled. Names and order of kernel images are `boot-slots`'
 //! business, blessing `system-config`'s, and which update a host takes
 //! `update-metadata`'s.
 //!
@@ -12,6 +12,7 @@
 //! known to boot. A half-filled slot has no superblock and no kernel image that names it.
 
 pub mod commands;
+pub mod connect;
 pub mod delta;
 pub mod http;
 pub mod repository;

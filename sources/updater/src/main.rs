@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use system_config::esp::Esp;
 use system_config::image::Image;
 use updater::commands::{Ended, Host, boot_id};
+use updater::connect::Connector;
 use updater::slot::Disk;
 
 #[derive(Parser)]
@@ -44,6 +45,7 @@ fn run(command: &Command) -> Result<()> {
     let host = Host {
         root: PathBuf::from("/"),
         disk: RunningDisk,
+        connector: Connector::of_host(Path::new("/")),
         version: image.version,
         root_hash: image.root,
         boot_id: boot_id(Path::new("/"))?,

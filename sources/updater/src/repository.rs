@@ -9,7 +9,8 @@ use tough::{RepositoryLoader, TargetName as ToughName};
 use update_metadata::{Manifest, TargetName};
 use url::Url;
 
-use crate::http::Http;
+use crate::connect::Connector;
+use crate::http::{Http, Server};
 
 /// The target that says which releases there are.
 const MANIFEST: &str = "manifest.json";
@@ -18,16 +19,16 @@ const MANIFEST_MAX: u64 = 4 * 1024 * 1024;
 
 /// A repository whose metadata is genuine and has not expired.
 pub struct Repository {
+    connector: Connector,
     metadata: tough::Repository,
     targets: Url,
     manifest: Manifest,
 }
 
 /// A file that is fetched in parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
     /// Where it lies.
-    pub url: Url,
+    pub server: Server,
     /// Its bytes, as the signed metadata says.
     pub length: u64,
 }
@@ -35,14 +36,22 @@ pub struct File {
 impl Repository {
     /// Fetches metadata and manifest. `root` is the image's root of trust; what was seen
     /// last is kept in the folder `seen`, so that nobody can go back to older metadata.
-    pub async fn load(root: &[u8], metadata: &str, targets: &str, seen: &Path) -> Result<Self> {
+    pub async fn load(
+        connector: Connector,
+        root: &[u8],
+        metadata: &str,
+        targets: &str,
+        seen: &Path,
+    ) -> Result<Self> {
         let targets = folder(targets)?;
         std::fs::create_dir_all(seen)
             .with_context(|| format!("making the folder {}", seen.display()))?;
         let loader = RepositoryLoader::new(&root, folder(metadata)?, targets.clone());
-        let loaded = (loader.transport(Http).datastore(seen).load()).await;
+        let http = Http(connector.clone());
+        let loaded = (loader.transport(http).datastore(seen).load()).await;
         let metadata = loaded.with_context(|| format!("reading the repository {metadata}"))?;
         let mut repository = Self {
+            connector,
             metadata,
             targets,
             manifest: Manifest::default(),
@@ -97,7 +106,7 @@ impl Repository {
             Err(()) => bail!("{} is no address of a folder", self.targets),
         };
         Ok(File {
-            url,
+            server: Server::new(self.connector.clone(), url),
             length: target.length,
         })
     }

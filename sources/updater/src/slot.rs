@@ -73,7 +73,7 @@ pub async fn fill(
     slot: Slot,
     tree: &Tree,
     running: Option<&Tree>,
-    image: &repository::File,
+    mut image: repository::File,
 ) -> Result<Filled> {
     let root = disk.partition(Role::Root(slot))?;
     let verity = disk.partition(Role::Verity(slot))?;
@@ -83,7 +83,7 @@ pub async fn fill(
     ensure!(
         image.length == tree.data_blocks() * BLOCK,
         "{} has {} bytes, and its hash tree is for {}",
-        image.url,
+        image.server.url(),
         image.length,
         tree.data_blocks() * BLOCK
     );
@@ -103,7 +103,7 @@ pub async fn fill(
     };
     let source = disk.partition(Role::Root(slot.other()))?;
     filling.copy(&source).with_context(in_slot)?;
-    filling.fetch(&mut Server::new(image.url.clone())).await?;
+    filling.fetch(&mut image.server).await?;
     let filled = filling.filled;
 
     write(&verity, &tree.bytes()[BLOCK_SIZE..], BLOCK).with_context(in_slot)?;

@@ -1,7 +1,7 @@
 //! A static file server, as one that updates are fetched from, which can misbehave.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
@@ -21,28 +21,50 @@ pub enum Manner {
     CutAfter(usize),
     /// Other bytes than those that were asked for.
     WrongBytes,
+    /// Says that they lie on this port.
+    MovedTo(u16),
+    /// Says that they lie where they were asked for.
+    MovedHere,
+    /// Says that they are to be had without TLS.
+    MovedToPlain,
 }
 
-/// Serves for ever, each connection by a thread of its own. The bytes of roots that were
-/// sent are added to `root_bytes`.
-pub fn serve(listener: TcpListener, folder: &Path, manner: Manner, root_bytes: &Arc<AtomicU64>) {
-    let (folder, counter) = (folder.to_path_buf(), Arc::clone(root_bytes));
+/// What was sent of roots.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// Bytes of them.
+    pub root_bytes: AtomicU64,
+    /// Requests that were sent elsewhere.
+    pub moved: AtomicU64,
+}
+
+/// Serves for ever, each connection by a thread of its own.
+pub fn serve(listener: TcpListener, folder: &Path, manner: Manner) {
+    serve_over(listener, folder, manner, &Arc::default(), |stream| stream);
+}
+
+/// The same, over what `begin` makes of connections, and counts what is sent.
+pub fn serve_over<S: Read + Write>(
+    listener: TcpListener,
+    folder: &Path,
+    manner: Manner,
+    sent: &Arc<Sent>,
+    begin: impl Fn(TcpStream) -> S + Send + Sync + 'static,
+) {
+    let (folder, sent) = (folder.to_path_buf(), Arc::clone(sent));
+    let begin = Arc::new(begin);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let (folder, counter) = (folder.clone(), Arc::clone(&counter));
+            let (folder, sent) = (folder.clone(), Arc::clone(&sent));
+            let begin = Arc::clone(&begin);
             // A client that goes away, or speaks something else, is told nothing.
-            thread::spawn(move || answer(&stream, &folder, manner, &counter));
+            thread::spawn(move || answer(begin(stream), &folder, manner, &sent));
         }
     });
 }
 
-fn answer(
-    mut stream: &TcpStream,
-    folder: &Path,
-    manner: Manner,
-    counter: &AtomicU64,
-) -> io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
+fn answer(stream: impl Read + Write, folder: &Path, manner: Manner, sent: &Sent) -> io::Result<()> {
+    let mut reader = BufReader::new(stream);
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {
@@ -70,12 +92,31 @@ fn answer(
         let file = match File::open(folder.join(&path)) {
             Ok(file) if plain && file.metadata()?.is_file() => file,
             _ => {
+                let stream = reader.get_mut();
                 stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?;
+                stream.flush()?;
                 continue;
             }
         };
         let size = file.metadata()?.len();
         let is_root = path.to_string_lossy().ends_with("root.erofs");
+        let place = match manner {
+            Manner::MovedTo(port) if is_root => Some(format!("//127.0.0.1:{port}/")),
+            Manner::MovedHere if is_root => Some("/".to_string()),
+            Manner::MovedToPlain if is_root => Some("http://127.0.0.1/".to_string()),
+            _ => None,
+        };
+        if let Some(place) = place {
+            sent.moved.fetch_add(1, Ordering::SeqCst);
+            let stream = reader.get_mut();
+            write!(
+                stream,
+                "HTTP/1.1 302 Found\r\nLocation: {place}{}\r\nContent-Length: 0\r\n\r\n",
+                path.display()
+            )?;
+            stream.flush()?;
+            continue;
+        }
         let (status, extra, start, length) = match range {
             Some((first, last))
                 if first <= last && last < size && !(is_root && manner == Manner::Whole) =>
@@ -100,13 +141,16 @@ fn answer(
                 }
                 _ => {}
             }
-            counter.fetch_add(body.len() as u64, Ordering::SeqCst);
+            sent.root_bytes
+                .fetch_add(body.len() as u64, Ordering::SeqCst);
         }
+        let stream = reader.get_mut();
         write!(
             stream,
             "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{extra}\r\n"
         )?;
         stream.write_all(&body)?;
+        stream.flush()?;
         if is_cut {
             return Ok(());
         }

@@ -21,7 +21,6 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -294,7 +293,7 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
     if let Some(folder) = &request.files {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, FILES_PORT))
             .with_context(|| format!("cannot listen at port {FILES_PORT}"))?;
-        files::serve(listener, folder, Manner::Ranges, &Arc::default());
+        files::serve(listener, folder, Manner::Ranges);
     }
     let _metadata = match &request.metadata {
         Some(path) => Some(ec2::serve(path)?),

@@ -2,7 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use boot_slots::verity::{self, RootHash};
+use hyper_util::client::proxy::matcher::Matcher;
+use std::path::Path;
 use update_metadata::{TargetName, Update};
+use updater::connect::{Connector, Trusted};
 use updater::repository::Repository;
 
 /// The largest file that is read: more than fits into a slot.
@@ -28,7 +31,9 @@ pub fn validate(root: &[u8], metadata: &str, targets: &str) -> Result<Vec<Checke
         .build()
         .context("cannot start a runtime")?;
     runtime.block_on(async {
-        let repository = Repository::load(root, metadata, targets, seen.path()).await?;
+        let connector = Connector::new(trusted(), Matcher::from_env());
+        let loading = Repository::load(connector, root, metadata, targets, seen.path());
+        let repository = loading.await?;
         let mut checked = Vec::new();
         for update in repository.manifest().updates() {
             let (version, variant, arch) = (&update.version, &update.variant, &update.arch);
@@ -40,6 +45,15 @@ pub fn validate(root: &[u8], metadata: &str, targets: &str) -> Result<Vec<Checke
         }
         Ok(checked)
     })
+}
+
+/// Whom this machine trusts, where that is not in the file of a host.
+fn trusted() -> Trusted {
+    match tls_client::trusting(rustls_native_certs::load_native_certs().certs) {
+        Ok(config) => Trusted::These(config),
+        // Said when somebody has to be trusted.
+        Err(_) => Trusted::of_host(Path::new("/")),
+    }
 }
 
 async fn check(repository: &Repository, update: &Update) -> Result<u64> {

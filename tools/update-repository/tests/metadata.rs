@@ -18,6 +18,7 @@ use tough::key_source::{KeySource, LocalKeySource};
 use tough::schema::{KeyHolder, RoleType, Root, Signed};
 use update_metadata::Waves;
 use update_repository::{Keys, Release, Repository};
+use updater::connect::Connector;
 
 const DAY: u64 = 86_400;
 const MIB: u64 = 1024 * 1024;
@@ -68,7 +69,9 @@ impl Fixture {
             .build()?;
         let (metadata, targets) = (server.url("v/x86_64/"), server.url("targets/"));
         let seen = self.path("seen");
-        let loading = updater::repository::Repository::load(root, &metadata, &targets, &seen);
+        let connector = Connector::of_host(&self.path("host"));
+        let loading =
+            updater::repository::Repository::load(connector, root, &metadata, &targets, &seen);
         Ok(runtime.block_on(loading)?.manifest().updates().len())
     }
 

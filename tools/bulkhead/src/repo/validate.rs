@@ -5,7 +5,6 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::Arc;
 use test_vm::files::{Manner, serve};
 use update_repository::validate;
 
@@ -44,7 +43,7 @@ pub fn run(args: Args) -> Result<()> {
         (Some(folder), ..) => {
             let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen")?;
             let port = listener.local_addr().context("cannot listen")?.port();
-            serve(listener, folder, Manner::Ranges, &Arc::default());
+            serve(listener, folder, Manner::Ranges);
             let variant = args.variant.unwrap_or_default();
             let folder = format!("http://127.0.0.1:{port}");
             (

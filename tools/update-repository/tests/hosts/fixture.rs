@@ -1,0 +1,293 @@
+//! A host and a repository.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+use api_types::{UPDATE_STATUS, UpdateCommand, UpdateStatus};
+use boot_slots::bless::FOLDER;
+use boot_slots::layout::{Role, Slot};
+use boot_slots::record::BootRecord;
+use boot_slots::verity::{BLOCK_SIZE, RootHash, Verity, build, verify};
+use hyper_util::client::proxy::matcher::{Builder, Matcher};
+use sysutil::time::Time;
+use test_vm::files::{Manner, Sent, serve_over};
+use update_metadata::Waves;
+use update_repository::{Keys, Release, Repository};
+use updater::commands::{Ended, Host};
+use updater::connect::{Connector, Trusted};
+use updater::slot::Disk;
+use updater::state::Refusal;
+
+pub const ARCH: &str = std::env::consts::ARCH;
+
+/// A disk whose partitions are files.
+pub struct Files<'a>(pub &'a Path);
+
+impl Disk for Files<'_> {
+    fn partition(&self, role: Role) -> Result<File> {
+        let path = self.0.join(role.name());
+        Ok(OpenOptions::new().read(true).write(true).open(path)?)
+    }
+
+    fn with_esp<T>(&self, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        work(&self.0.join("esp"))
+    }
+}
+
+/// Serves a folder.
+pub struct Server {
+    pub port: u16,
+    sent: Arc<Sent>,
+}
+
+impl Server {
+    pub fn start(folder: &Path, manner: Manner) -> Self {
+        Self::start_over(folder, manner, |stream| stream)
+    }
+
+    /// Connections are made into what is spoken over by `begin`.
+    pub fn start_over<S: Read + Write>(
+        folder: &Path,
+        manner: Manner,
+        begin: impl Fn(TcpStream) -> S + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let sent = Arc::default();
+        serve_over(listener, folder, manner, &sent, begin);
+        Self { port, sent }
+    }
+
+    /// Bytes of roots that were sent.
+    pub fn root_bytes(&self) -> u64 {
+        self.sent.root_bytes.load(Ordering::SeqCst)
+    }
+
+    /// Requests that were sent elsewhere.
+    pub fn moved(&self) -> u64 {
+        self.sent.moved.load(Ordering::SeqCst)
+    }
+}
+
+/// An image whose blocks are filled with these numbers.
+pub fn image(blocks: impl Iterator<Item = u32>) -> (Vec<u8>, Verity) {
+    let image: Vec<u8> = blocks
+        .flat_map(|number| number.to_le_bytes().repeat(BLOCK_SIZE / 4))
+        .collect();
+    let built = build(&image).unwrap();
+    (image, built)
+}
+
+/// How a host below `folder` reaches servers.
+pub fn connector(folder: &Path, proxies: Builder) -> Connector {
+    Connector::new(Trusted::of_host(&folder.join("host")), proxies.build())
+}
+
+/// A host that runs 1.0.0 from slot A, and a repository.
+pub struct Fixture {
+    pub folder: tempfile::TempDir,
+    pub keys: Keys,
+    pub running: Verity,
+    pub connector: Connector,
+}
+
+impl Fixture {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        let keys = Keys::create(&at("keys"), Time::now().plus(86_400)).unwrap();
+        for path in [
+            "host/usr/lib",
+            "host/usr/share/bulkhead",
+            "host/etc/bulkhead",
+        ] {
+            fs::create_dir_all(at(path)).unwrap();
+        }
+        fs::create_dir_all(at("disk/esp").join(FOLDER)).unwrap();
+        fs::write(
+            at("host/usr/lib/os-release"),
+            "VARIANT_ID=v\nVERSION_ID=1.0.0\n",
+        )
+        .unwrap();
+        fs::write(at("host/usr/share/bulkhead/update-root.json"), keys.root()).unwrap();
+        let (bytes, running) = image(1..1_000);
+        for role in Role::ALL {
+            let size = match role {
+                Role::Root(_) => 1200 * BLOCK_SIZE as u64,
+                _ => 64 * 1024,
+            };
+            File::create(at("disk").join(role.name()))
+                .unwrap()
+                .set_len(size)
+                .unwrap();
+        }
+        let disk = Files(&at("disk"));
+        let write = |role, bytes: &[u8]| disk.partition(role).unwrap().write_all_at(bytes, 0);
+        write(Role::Root(Slot::A), &bytes).unwrap();
+        write(Role::Verity(Slot::A), &running.bytes).unwrap();
+        fs::write(at("disk/esp").join(FOLDER).join("bulkhead_1.0.0.efi"), "1").unwrap();
+        let mut record = BootRecord::default();
+        record.bless(&running.root_hash);
+        record.write(&disk.partition(Role::State).unwrap()).unwrap();
+        Self {
+            connector: connector(folder.path(), Matcher::builder()),
+            folder,
+            keys,
+            running,
+        }
+    }
+
+    pub fn repository(&self) -> Repository {
+        Repository::new(&self.repository_folder(), "v", ARCH)
+    }
+
+    /// Releases an image of these blocks.
+    pub fn release(&self, version: &str, blocks: impl Iterator<Item = u32>) -> RootHash {
+        let (bytes, built) = image(blocks);
+        let kernel = format!(
+            "kernel bulkhead.version={version} bulkhead.root={} quiet",
+            built.root_hash
+        );
+        let file = |what: &str, bytes: &[u8]| {
+            let path = self.folder.path().join(what);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        let release = Release {
+            version: version.to_string().try_into().unwrap(),
+            root_hash: built.root_hash.to_string(),
+            waves: Waves::default(),
+            boot: file("boot", kernel.as_bytes()),
+            root: file("root", &bytes),
+            hash: file("hash", &built.bytes),
+        };
+        self.repository().add(&self.keys, &release).unwrap();
+        built.root_hash
+    }
+
+    /// Serves the repository to the host.
+    pub fn serve(&self, manner: Manner) -> Server {
+        let server = Server::start(&self.repository_folder(), manner);
+        self.look_at(&format!("http://127.0.0.1:{}", server.port));
+        server
+    }
+
+    pub fn repository_folder(&self) -> PathBuf {
+        self.folder.path().join("repository")
+    }
+
+    /// Has the host look for updates at an address.
+    pub fn look_at(&self, url: &str) {
+        let settings = format!(
+            "metadata-base-url = \"{url}/v/{ARCH}\"\ntargets-base-url = \"{url}/targets\"\nseed \
+             = 5\nversion-lock = \"latest\"\nignore-waves = false\n",
+        );
+        let path = self.folder.path().join("host/etc/bulkhead/updates.toml");
+        fs::write(path, settings).unwrap();
+    }
+
+    /// Whom the host trusts.
+    pub fn trust(&self, certificate: &str) {
+        let folder = self.folder.path().join("host/etc/ssl/certs");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("ca-certificates.crt"), certificate).unwrap();
+    }
+
+    pub fn disk(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+
+    /// Runs a command in the boot `boot` of `version`.
+    pub fn run_in(
+        &self,
+        (version, root_hash): (&str, RootHash),
+        boot: &str,
+        command: UpdateCommand,
+    ) -> std::result::Result<Result<()>, Refusal> {
+        self.host_in((version, root_hash), boot, command, || {})
+    }
+
+    fn host_in(
+        &self,
+        (version, root_hash): (&str, RootHash),
+        boot: &str,
+        command: UpdateCommand,
+        meanwhile: impl FnOnce(),
+    ) -> std::result::Result<Result<()>, Refusal> {
+        let disk = self.disk();
+        let host = Host {
+            root: self.folder.path().join("host"),
+            disk: Files(&disk),
+            connector: self.connector.clone(),
+            version: version.to_string(),
+            root_hash,
+            boot_id: boot.to_string(),
+        };
+        let ended = host.run(command, |_| {
+            meanwhile();
+            Ok(())
+        });
+        Ok(match ended.unwrap()? {
+            Ended::Done => Ok(()),
+            Ended::Failed(error) => Err(error),
+        })
+    }
+
+    /// Runs a command, and something else once it has begun.
+    pub fn run_while(
+        &self,
+        command: UpdateCommand,
+        meanwhile: impl FnOnce(),
+    ) -> std::result::Result<Result<()>, Refusal> {
+        let running = ("1.0.0", self.running.root_hash);
+        self.host_in(running, "first", command, meanwhile)
+    }
+
+    pub fn run(&self, command: UpdateCommand) -> std::result::Result<Result<()>, Refusal> {
+        self.run_in(("1.0.0", self.running.root_hash), "first", command)
+    }
+
+    /// Runs commands that succeed.
+    pub fn done(&self, commands: &[UpdateCommand]) {
+        for command in commands {
+            self.run(*command).unwrap().unwrap();
+        }
+    }
+
+    pub fn status(&self) -> UpdateStatus {
+        let path = self.folder.path().join("host").join(UPDATE_STATUS);
+        let stored: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        serde_json::from_value(stored["status"].clone()).unwrap()
+    }
+
+    pub fn kernel_images(&self) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(self.disk().join("esp").join(FOLDER))
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Whether slot B holds this image.
+    pub fn slot_b_holds(&self, root_hash: &RootHash) -> bool {
+        let disk = self.disk();
+        let partition = |role| Files(&disk).partition(role).unwrap();
+        let (root, tree) = (Role::Root(Slot::B), Role::Verity(Slot::B));
+        verify(&partition(root), &partition(tree), root_hash).unwrap()
+    }
+
+    pub fn slot_b_is_empty(&self) -> bool {
+        let mut start = [0; 512];
+        let disk = self.disk();
+        let partition = Files(&disk).partition(Role::Verity(Slot::B)).unwrap();
+        partition.read_exact_at(&mut start, 0).unwrap();
+        start == [0; 512]
+    }
+}

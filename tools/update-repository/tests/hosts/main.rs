@@ -1,0 +1,7 @@
+//! Hosts and a repository: what `updater` does with what this crate makes.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod fixture;
+mod tls;
+mod updates;

@@ -1,0 +1,275 @@
+//! Updates as they go, and servers that do not do as they are asked.
+
+use std::fs;
+
+use api_types::{UpdateCommand, UpdateState};
+use boot_slots::layout::Role;
+use boot_slots::record::BootRecord;
+use boot_slots::verity::BLOCK_SIZE;
+use sysutil::time::Time;
+use test_vm::files::Manner;
+use update_repository::Keys;
+use updater::slot::Disk;
+use updater::state::Refusal;
+
+use crate::fixture::{Files, Fixture, Server};
+
+use UpdateCommand::{Activate, Deactivate, Prepare, Refresh};
+
+#[test]
+fn an_update_from_looking_to_booting() {
+    let fixture = Fixture::new();
+    // Half of it is new, at its end.
+    let root = fixture.release("2.0.0", 500..1_100);
+    let server = fixture.serve(Manner::Ranges);
+    assert_eq!(fixture.run(Prepare).unwrap_err().http_status(), 404);
+    fixture.done(&[Refresh]);
+    let status = fixture.status();
+    assert_eq!(status.update_state, UpdateState::Available);
+    assert_eq!(status.available_updates, ["2.0.0"]);
+    assert_eq!(server.root_bytes(), 0);
+    fixture.done(&[Prepare]);
+    assert!(fixture.slot_b_holds(&root));
+    assert_eq!(
+        server.root_bytes(),
+        100 * BLOCK_SIZE as u64,
+        "only what is new"
+    );
+    assert_eq!(
+        fixture.kernel_images(),
+        ["bulkhead_1.0.0.efi", "bulkhead_2.0.0+0-3.efi"]
+    );
+    fixture.done(&[Activate]);
+    assert_eq!(
+        fixture.kernel_images(),
+        ["bulkhead_1.0.0.efi", "bulkhead_2.0.0+3.efi"]
+    );
+    fixture.done(&[Deactivate]);
+    assert_eq!(
+        fixture.kernel_images(),
+        ["bulkhead_1.0.0.efi", "bulkhead_2.0.0+0-3.efi"]
+    );
+    assert_eq!(fixture.run(Deactivate).unwrap_err().http_status(), 409);
+    fixture.done(&[Activate]);
+    let status = fixture.status();
+    assert_eq!(status.update_state, UpdateState::Ready);
+    assert!(status.staging_partition.unwrap().next_to_boot);
+    assert!(!status.active_partition.unwrap().next_to_boot);
+
+    // It boots and is blessed.
+    let disk = fixture.disk();
+    boot_slots::bless::bless(&disk.join("esp"), "2.0.0").unwrap();
+    let state = Files(&disk).partition(Role::State).unwrap();
+    let mut record = BootRecord::read(&state).unwrap();
+    record.bless(&root);
+    record.write(&state).unwrap();
+    fixture
+        .run_in(("2.0.0", root), "second", Refresh)
+        .unwrap()
+        .unwrap();
+    let status = fixture.status();
+    assert_eq!(
+        (status.update_state, status.chosen_update),
+        (UpdateState::Idle, None)
+    );
+    assert_eq!(status.active_partition.unwrap().image.version, "2.0.0");
+}
+
+#[test]
+fn scattered_changes_are_fetched_and_nothing_else() {
+    let fixture = Fixture::new();
+    let scattered = (1..1_000).map(|block| {
+        if block % 40 == 0 {
+            block + 5_000
+        } else {
+            block
+        }
+    });
+    let root = fixture.release("2.0.0", scattered);
+    let server = fixture.serve(Manner::Ranges);
+    let started = std::time::Instant::now();
+    fixture.done(&[Refresh, Prepare]);
+    assert!(fixture.slot_b_holds(&root));
+    assert_eq!(server.root_bytes(), 24 * BLOCK_SIZE as u64);
+    let seconds = started.elapsed().as_secs();
+    assert!(
+        seconds < 10,
+        "no request waits for another try: {seconds} s"
+    );
+}
+
+#[test]
+fn an_image_that_did_not_boot_is_given_up() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let _server = fixture.serve(Manner::Ranges);
+    fixture.done(&[Refresh, Prepare, Activate]);
+    boot_slots::bless::demote(&fixture.disk().join("esp"), "2.0.0").unwrap();
+    fs::write(
+        fixture
+            .folder
+            .path()
+            .join("host")
+            .join(api_types::BOOT_COMPLAINT),
+        r#"{"version": "2.0.0", "complaint": "failed: a.service"}"#,
+    )
+    .unwrap();
+    let running = ("1.0.0", fixture.running.root_hash);
+    fixture.run_in(running, "second", Refresh).unwrap().unwrap();
+    let status = fixture.status();
+    assert_eq!(status.available_updates, ["2.0.0"]);
+    assert_eq!(
+        (status.update_state, status.chosen_update),
+        (UpdateState::Idle, None)
+    );
+    fixture.release("2.0.1", 501..1_100);
+    fixture.run_in(running, "second", Refresh).unwrap().unwrap();
+    assert_eq!(fixture.status().chosen_update.unwrap().version, "2.0.1");
+}
+
+#[test]
+fn a_server_without_ranges_sends_the_whole_file() {
+    let fixture = Fixture::new();
+    let root = fixture.release("2.0.0", 500..1_100);
+    let server = fixture.serve(Manner::Whole);
+    fixture.done(&[Refresh, Prepare]);
+    assert!(fixture.slot_b_holds(&root));
+    assert_eq!(server.root_bytes(), 600 * BLOCK_SIZE as u64);
+}
+
+#[test]
+fn a_download_that_is_cut_off_goes_on_where_it_was() {
+    let fixture = Fixture::new();
+    let root = fixture.release("2.0.0", 500..1_100);
+    let server = fixture.serve(Manner::CutAfter(70 * BLOCK_SIZE + 100));
+    fixture.done(&[Refresh, Prepare]);
+    assert!(fixture.slot_b_holds(&root));
+    assert_eq!(server.root_bytes(), 100 * BLOCK_SIZE as u64 + 100);
+}
+
+#[test]
+fn attack_a_range_answer_with_wrong_bytes() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let _server = fixture.serve(Manner::WrongBytes);
+    fixture.done(&[Refresh]);
+    let error = fixture.run(Prepare).unwrap().unwrap_err();
+    assert!(
+        format!("{error:#}").contains("not what the hash tree says"),
+        "{error:#}"
+    );
+    assert!(fixture.slot_b_is_empty());
+    assert_eq!(fixture.kernel_images(), ["bulkhead_1.0.0.efi"]);
+    let status = fixture.status();
+    assert_eq!(status.update_state, UpdateState::Available);
+    let last = status.most_recent_command.unwrap();
+    assert_eq!(last.exit_status, Some(1));
+    assert!(last.stderr.unwrap().contains("not what the hash tree says"));
+}
+
+#[test]
+fn attack_a_root_image_larger_than_the_slot() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 1..1_300);
+    let _server = fixture.serve(Manner::Ranges);
+    fixture.done(&[Refresh]);
+    let error = fixture.run(Prepare).unwrap().unwrap_err();
+    assert!(
+        format!("{error:#}").contains("the image needs"),
+        "{error:#}"
+    );
+}
+
+#[test]
+fn attack_a_version_that_was_recalled() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let _server = fixture.serve(Manner::Ranges);
+    fixture.done(&[Refresh]);
+    let one = "1.0.0".to_string().try_into().unwrap();
+    fixture.repository().limit(&fixture.keys, &one).unwrap();
+    let error = fixture.run(Prepare).unwrap().unwrap_err();
+    assert!(
+        format!("{error:#}").contains("not offered any more"),
+        "{error:#}"
+    );
+}
+
+#[test]
+fn attack_metadata_rolled_back() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let old = fixture.folder.path().join("old");
+    let metadata = fixture.repository().metadata();
+    let _server = fixture.serve(Manner::Ranges);
+    fs::create_dir(&old).unwrap();
+    for file in fs::read_dir(&metadata).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), old.join(file.file_name())).unwrap();
+    }
+    fixture.release("2.0.1", 501..1_100);
+    fixture.done(&[Refresh]);
+    assert_eq!(fixture.status().chosen_update.unwrap().version, "2.0.1");
+    for file in fs::read_dir(&old).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), metadata.join(file.file_name())).unwrap();
+    }
+    fixture.run(Refresh).unwrap().unwrap_err();
+    let status = fixture.status();
+    assert_eq!(
+        (status.update_state, status.chosen_update),
+        (UpdateState::Idle, None)
+    );
+}
+
+#[test]
+fn attack_signed_by_another_key() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let other = Keys::create(
+        &fixture.folder.path().join("other"),
+        Time::now().plus(86_400),
+    );
+    let trust = fixture
+        .folder
+        .path()
+        .join("host/usr/share/bulkhead/update-root.json");
+    fs::write(trust, other.unwrap().root()).unwrap();
+    let _server = fixture.serve(Manner::Ranges);
+    fixture.run(Refresh).unwrap().unwrap_err();
+}
+
+#[test]
+fn two_updaters_at_once() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let _server = fixture.serve(Manner::Ranges);
+    let first = fixture.run_while(Refresh, || {
+        assert_eq!(fixture.run(Refresh).unwrap_err(), Refusal::Busy);
+    });
+    first.unwrap().unwrap();
+}
+
+#[test]
+fn redirects_are_followed_and_remembered() {
+    let fixture = Fixture::new();
+    let scattered = (1..1_000).map(|block| block + if block % 40 == 0 { 5_000 } else { 0 });
+    let root = fixture.release("2.0.0", scattered);
+    let mirror = Server::start(&fixture.repository_folder(), Manner::Ranges);
+    let server = fixture.serve(Manner::MovedTo(mirror.port));
+    fixture.done(&[Refresh, Prepare]);
+    assert!(fixture.slot_b_holds(&root));
+    assert_eq!(mirror.root_bytes(), 24 * BLOCK_SIZE as u64);
+    assert_eq!(server.moved(), 1, "each range asks where the mirror is");
+}
+
+#[test]
+fn attack_redirects_without_end() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let server = fixture.serve(Manner::MovedHere);
+    fixture.done(&[Refresh]);
+    let error = format!("{:#}", fixture.run(Prepare).unwrap().unwrap_err());
+    assert!(error.contains("goes on for too long"), "{error}");
+    assert_eq!(server.moved(), 6);
+}
