@@ -20,8 +20,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use url::{Host, Url};
 
-/// How long a server may say nothing.
-pub const SILENCE: Duration = Duration::from_secs(30);
+/// How long a server may say nothing, unless a connector is told otherwise.
+const SILENCE: Duration = Duration::from_secs(30);
 /// Whom the host trusts, below its root: the image's authorities and those of
 /// `settings.pki`.
 const TRUSTED: &str = "etc/ssl/certs/ca-certificates.crt";
@@ -165,6 +165,7 @@ impl Trusted {
 pub struct Connector {
     trusted: Trusted,
     proxies: Arc<Matcher>,
+    silence: Duration,
 }
 
 /// A connection, whatever it is made of.
@@ -181,7 +182,18 @@ impl Connector {
         Self {
             trusted,
             proxies: Arc::new(proxies),
+            silence: SILENCE,
         }
+    }
+
+    /// Lets servers say nothing for so long.
+    pub fn with_silence(self, silence: Duration) -> Self {
+        Self { silence, ..self }
+    }
+
+    /// How long a server may say nothing.
+    pub fn silence(&self) -> Duration {
+        self.silence
     }
 
     /// As the host's other programs do it, whose root is `root`: with its store of
@@ -209,7 +221,7 @@ impl Connector {
             source,
         };
         let connect = TcpStream::connect((origin.name(), origin.port));
-        let stream = in_time(connect).await.map_err(unreachable)?;
+        let stream = self.in_time(connect).await.map_err(unreachable)?;
         Ok(Box::new(stream))
     }
 
@@ -253,7 +265,7 @@ impl Connector {
             }
             Ok(Ok(hyper::upgrade::on(answer).await?))
         };
-        match timeout(SILENCE, asked).await {
+        match timeout(self.silence, asked).await {
             Err(_) => Err(unreachable(io::ErrorKind::TimedOut.into())),
             Ok(Err(error)) => Err(failed(error)),
             Ok(Ok(Err(status))) => Err(ConnectError::Refused {
@@ -281,7 +293,7 @@ impl Connector {
         };
         let name = tls_client::server_name(&origin.name()).map_err(trust)?;
         let handshake = TlsConnector::from(config).connect(name, stream);
-        match in_time(handshake).await {
+        match self.in_time(handshake).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(source) => Err(ConnectError::Tls {
                 host: host(),
@@ -289,12 +301,12 @@ impl Connector {
             }),
         }
     }
-}
 
-async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    match timeout(SILENCE, work).await {
-        Ok(done) => done,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    async fn in_time<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        match timeout(self.silence, work).await {
+            Ok(done) => done,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }
 

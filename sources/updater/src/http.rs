@@ -2,7 +2,7 @@
 //! what leads to where they are.
 //!
 //! Whoever answers is not trusted. Nothing waits for ever: a connection has
-//! [`SILENCE`] for each step, and a body must come at [`SLOWEST`] on the whole, so that a
+//! [`Connector::silence`] for each step, and a body must come at [`SLOWEST`] on the whole, so that a
 //! server that drips does not hold an update up. How much is taken is the caller's
 //! business: bodies come in pieces.
 
@@ -23,9 +23,9 @@ use tokio::time::{Instant, timeout};
 use tough::{Transport, TransportError, TransportErrorKind, TransportStream};
 use url::Url;
 
-use crate::connect::{ConnectError, Connector, Origin, SILENCE};
+use crate::connect::{ConnectError, Connector, Origin};
 
-/// Bytes a second that a body must bring, once [`SILENCE`] is over.
+/// Bytes a second that a body must bring, once a server may not be silent any more.
 const SLOWEST: u64 = 16 * 1024;
 /// How often a request is sent elsewhere.
 const REDIRECTS: usize = 5;
@@ -50,10 +50,12 @@ pub enum HttpError {
         why: &'static str,
     },
     /// The server said nothing for too long.
-    #[error("{url} was silent for {seconds} s", seconds = SILENCE.as_secs())]
+    #[error("{url} was silent for {} s", after.as_secs())]
     Silent {
         /// What was asked for.
         url: String,
+        /// For so long.
+        after: Duration,
     },
     /// The body comes too slowly.
     #[error("{url} brought {bytes} bytes in {seconds} s, which is too slow")]
@@ -136,6 +138,7 @@ pub enum Answer {
 pub struct Body {
     url: Url,
     answer: Response<Incoming>,
+    silence: Duration,
     begun: Instant,
     bytes: u64,
 }
@@ -274,9 +277,10 @@ impl Server {
         work: impl Future<Output = Result<T, hyper::Error>>,
     ) -> Result<T, HttpError> {
         let url = || self.url.to_string();
-        match timeout(SILENCE, work).await {
+        let after = self.connector.silence();
+        match timeout(after, work).await {
             Ok(done) => done.map_err(|source| HttpError::Broken { url: url(), source }),
-            Err(_) => Err(HttpError::Silent { url: url() }),
+            Err(_) => Err(HttpError::Silent { url: url(), after }),
         }
     }
 
@@ -295,6 +299,7 @@ impl Server {
         Body {
             url: self.url.clone(),
             answer,
+            silence: self.connector.silence(),
             begun: Instant::now(),
             bytes: 0,
         }
@@ -305,10 +310,11 @@ impl Body {
     /// The next piece; nothing at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, HttpError> {
         loop {
-            let frame = match timeout(SILENCE, self.answer.body_mut().frame()).await {
+            let frame = match timeout(self.silence, self.answer.body_mut().frame()).await {
                 Err(_) => {
                     return Err(HttpError::Silent {
                         url: self.url.to_string(),
+                        after: self.silence,
                     });
                 }
                 Ok(None) => return Ok(None),
@@ -324,7 +330,7 @@ impl Body {
             };
             self.bytes += piece.len() as u64;
             let spent = self.begun.elapsed();
-            if is_too_slow(self.bytes, spent) {
+            if is_too_slow(self.bytes, spent, self.silence) {
                 return Err(HttpError::Slow {
                     url: self.url.to_string(),
                     bytes: self.bytes,
@@ -361,8 +367,8 @@ fn redirected(from: &Url, location: &str) -> Result<Url, &'static str> {
     }
 }
 
-fn is_too_slow(bytes: u64, spent: Duration) -> bool {
-    spent > SILENCE + Duration::from_secs(bytes / SLOWEST)
+fn is_too_slow(bytes: u64, spent: Duration, silence: Duration) -> bool {
+    spent > silence + Duration::from_secs(bytes / SLOWEST)
 }
 
 /// Fetches for `tough`.
@@ -409,7 +415,8 @@ mod tests {
 
     #[test]
     fn a_drip_is_too_slow_and_a_slow_line_is_not() {
-        let after = |bytes, seconds| is_too_slow(bytes, Duration::from_secs(seconds));
+        let seconds = Duration::from_secs;
+        let after = |bytes, spent| is_too_slow(bytes, seconds(spent), seconds(30));
         assert!(!after(1, 30));
         assert!(after(100, 31));
         assert!(!after(SLOWEST * 600, 600));

@@ -1,5 +1,6 @@
 //! A host and a repository.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -215,20 +216,13 @@ impl Fixture {
 
     fn host_in(
         &self,
-        (version, root_hash): (&str, RootHash),
+        running: (&str, RootHash),
         boot: &str,
         command: UpdateCommand,
         meanwhile: impl FnOnce(),
     ) -> std::result::Result<Result<()>, Refusal> {
         let disk = self.disk();
-        let host = Host {
-            root: self.folder.path().join("host"),
-            disk: Files(&disk),
-            connector: self.connector.clone(),
-            version: version.to_string(),
-            root_hash,
-            boot_id: boot.to_string(),
-        };
+        let host = self.host(running, boot, Files(&disk));
         let ended = host.run(command, |_| {
             meanwhile();
             Ok(())
@@ -237,6 +231,31 @@ impl Fixture {
             Ended::Done => Ok(()),
             Ended::Failed(error) => Err(error),
         })
+    }
+
+    fn host<D: Disk>(
+        &self,
+        (version, root_hash): (&str, RootHash),
+        boot: &str,
+        disk: D,
+    ) -> Host<D> {
+        Host {
+            root: self.folder.path().join("host"),
+            disk,
+            connector: self.connector.clone(),
+            version: version.to_string(),
+            root_hash,
+            boot_id: boot.to_string(),
+        }
+    }
+
+    /// Runs a command that is admitted, with another disk.
+    pub fn run_on(&self, disk: impl Disk, command: UpdateCommand) -> Result<()> {
+        let host = self.host(("1.0.0", self.running.root_hash), "first", disk);
+        match host.run(command, |_| Ok(()))?.unwrap() {
+            Ended::Done => Ok(()),
+            Ended::Failed(error) => Err(error),
+        }
     }
 
     /// Runs a command, and something else once it has begun.
@@ -275,11 +294,26 @@ impl Fixture {
         names
     }
 
+    /// Versions that the boot loader knows, whether or not it would start them.
+    pub fn bootable(&self) -> BTreeSet<String> {
+        let entries = boot_slots::bless::list(&self.disk().join("esp")).unwrap();
+        entries.into_iter().map(|entry| entry.version).collect()
+    }
+
+    /// Whether slot A holds what runs.
+    pub fn slot_a_is_whole(&self) -> bool {
+        self.slot_holds(Slot::A, &self.running.root_hash)
+    }
+
     /// Whether slot B holds this image.
     pub fn slot_b_holds(&self, root_hash: &RootHash) -> bool {
+        self.slot_holds(Slot::B, root_hash)
+    }
+
+    fn slot_holds(&self, slot: Slot, root_hash: &RootHash) -> bool {
         let disk = self.disk();
         let partition = |role| Files(&disk).partition(role).unwrap();
-        let (root, tree) = (Role::Root(Slot::B), Role::Verity(Slot::B));
+        let (root, tree) = (Role::Root(slot), Role::Verity(slot));
         verify(&partition(root), &partition(tree), root_hash).unwrap()
     }
 

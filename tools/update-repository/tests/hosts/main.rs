@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod fixture;
+mod hostile;
+mod killed;
 mod tls;
 mod updates;
