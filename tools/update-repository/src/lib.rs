@@ -14,6 +14,8 @@ pub mod simulate;
 mod tests;
 mod validate;
 
+use repository::moment;
+
 pub use keys::Keys;
 pub use repository::{Release, Repository};
 pub use schedule::{Schedule, duration};

@@ -167,7 +167,11 @@ impl Repository {
                 .context("cannot sign; is release.key the one that root.json names?")?;
             let signed_folder = staging.path().join("metadata");
             signed.write(&signed_folder).await?;
-            publish(&signed_folder, &metadata)
+            for (name, root) in keys.earlier_roots() {
+                fs::write(signed_folder.join(name), root)?;
+            }
+            publish(&signed_folder, &metadata)?;
+            remove_expired(&metadata, now)
         })
     }
 
@@ -179,7 +183,8 @@ impl Repository {
                 .with_context(|| format!("cannot use {}", root.display()))?;
             return Ok((editor, Manifest::default(), 0));
         }
-        let bytes = keys.root();
+        // From the first, for what is there was signed by keys of its time.
+        let bytes = keys.first_root();
         // What has expired is there to be renewed.
         let loaded = RepositoryLoader::new(&bytes, url(&self.metadata())?, url(&self.targets())?)
             .transport(FilesystemTransport)
@@ -292,7 +297,26 @@ fn publish(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn moment(time: Time) -> Result<Timestamp> {
+/// Removes metadata of releases that nobody takes any more. What a host may be reading is
+/// younger than that, for its timestamp has expired before.
+fn remove_expired(metadata: &Path, now: Time) -> Result<()> {
+    for file in fs::read_dir(metadata)? {
+        let file = file?;
+        let name = file.file_name().to_string_lossy().into_owned();
+        let Some((version, "targets.json" | "snapshot.json")) = name.split_once('.') else {
+            continue;
+        };
+        // Versions are the moments at which they were signed.
+        let is_old = |signed: u64| signed + RELEASE_GOOD_FOR < now.0;
+        if version.parse().is_ok_and(is_old) {
+            fs::remove_file(file.path())
+                .with_context(|| format!("cannot remove {}", file.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn moment(time: Time) -> Result<Timestamp> {
     i64::try_from(time.0)
         .ok()
         .and_then(|seconds| Timestamp::from_second(seconds).ok())

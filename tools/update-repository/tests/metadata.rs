@@ -266,3 +266,54 @@ fn attack_a_manifest_that_was_changed() {
     }
     fixture.refused(&honest(&fixture), "manifest.json");
 }
+
+#[test]
+fn hosts_follow_to_another_key_of_releases() {
+    let fixture = Fixture::new();
+    let server = honest(&fixture);
+    let first = fixture.keys.root().to_vec();
+    assert_eq!(fixture.load(&first, &server).unwrap(), 1);
+    let keys = fixture.path("keys");
+    let stolen = fs::read(keys.join("release.key")).unwrap();
+    // Twice: hosts that know the first of three get to the third.
+    let expires = Time::now().plus(DAY);
+    let once = fixture.keys.rotate(expires).unwrap();
+    let twice = once.rotate(expires).unwrap();
+    assert_eq!(twice.root(), Keys::load(&keys).unwrap().root());
+    fixture.repository().refresh(&twice).unwrap();
+    for root in [&first[..], once.root(), twice.root()] {
+        assert_eq!(fixture.load(root, &server).unwrap(), 1);
+        fs::remove_dir_all(fixture.path("seen")).unwrap();
+    }
+    // A host that has seen the old key's metadata follows, too.
+    fixture.load(&first, &server).unwrap();
+
+    // Whoever has the old key can make what looks right to hosts that know no later
+    // root.json, and they get those from what was published.
+    fs::write(keys.join("release.key"), stolen).unwrap();
+    fs::write(keys.join("root.json"), &first).unwrap();
+    let forged = Repository::new(&fixture.path("forged"), "v", "x86_64");
+    fixture.release(&forged, "6.6.6");
+    let server = Server::start(fixture.path("forged"), Manner::Honest);
+    fs::remove_dir_all(fixture.path("seen")).unwrap();
+    assert_eq!(fixture.load(&first, &server).unwrap(), 1);
+    for later in ["2.root.json", "3.root.json"] {
+        let published = fixture.repository().metadata().join(later);
+        fs::copy(published, forged.metadata().join(later)).unwrap();
+    }
+    fixture.refused(&server, "timestamp");
+}
+
+#[test]
+fn metadata_that_nobody_takes_any_more_is_removed() {
+    let fixture = Fixture::new();
+    let metadata = fixture.repository().metadata();
+    let count = || fs::read_dir(&metadata).unwrap().count();
+    let week = 7 * DAY;
+    let at = |weeks: u64| fixture.repository().at(Time::now().plus(weeks * week));
+    assert_eq!(count(), 4);
+    at(1).refresh(&fixture.keys).unwrap();
+    assert_eq!(count(), 6, "hosts may still read what was there");
+    at(4).refresh(&fixture.keys).unwrap();
+    assert_eq!(count(), 4);
+}

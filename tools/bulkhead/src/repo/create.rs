@@ -1,9 +1,8 @@
 //! `bulkhead repo create`.
 
-use super::KeyFolder;
-use anyhow::{Context, Result};
-use sysutil::time::Time;
-use update_repository::{Keys, duration};
+use super::{KeyFolder, good_until};
+use anyhow::Result;
+use update_repository::Keys;
 
 /// Arguments of `repo create`.
 #[derive(clap::Args)]
@@ -17,13 +16,7 @@ pub struct Args {
 
 /// Makes keys and `root.json`.
 pub fn run(args: Args) -> Result<()> {
-    let good_for = duration(&args.good_for).with_context(|| {
-        format!(
-            "--good-for {} is nothing such as \"52 weeks\"",
-            args.good_for
-        )
-    })?;
-    let keys = Keys::create(&args.keys.path()?, Time::now().plus(good_for.as_secs()))?;
+    let keys = Keys::create(&args.keys.path()?, good_until(&args.good_for)?)?;
     println!("{}", keys.root_path().display());
     Ok(())
 }

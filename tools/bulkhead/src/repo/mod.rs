@@ -4,6 +4,7 @@ mod add;
 mod create;
 mod limit;
 mod refresh;
+mod rotate;
 mod simulate;
 mod validate;
 
@@ -12,7 +13,8 @@ use buildsys::project::Project;
 use clap::Subcommand;
 use std::fs;
 use std::path::{Path, PathBuf};
-use update_repository::{Keys, Repository, Schedule};
+use sysutil::time::Time;
+use update_repository::{Keys, Repository, Schedule, duration};
 
 /// Arguments of `repo`.
 #[derive(clap::Args)]
@@ -29,6 +31,8 @@ enum Verb {
     Add(add::Args),
     /// Say which version hosts may run at most; newer ones are recalled
     Limit(limit::Args),
+    /// Draw another key for releases, and make the old one worthless
+    Rotate(rotate::Args),
     /// Sign a repository anew before it expires
     Refresh(refresh::Args),
     /// Show how a schedule of waves reaches a fleet
@@ -43,6 +47,7 @@ pub fn run(args: Args) -> Result<()> {
         Verb::Create(args) => create::run(args),
         Verb::Add(args) => add::run(args),
         Verb::Limit(args) => limit::run(args),
+        Verb::Rotate(args) => rotate::run(args),
         Verb::Refresh(args) => refresh::run(args),
         Verb::Simulate(args) => simulate::run(args),
         Verb::Validate(args) => validate::run(args),
@@ -77,6 +82,13 @@ impl KeyFolder {
     fn load(&self) -> Result<Keys> {
         Keys::load(&self.path()?)
     }
+}
+
+/// For how long hosts may start from a `root.json`.
+fn good_until(good_for: &str) -> Result<Time> {
+    let good_for = duration(good_for)
+        .with_context(|| format!("--good-for {good_for} is nothing such as \"52 weeks\""))?;
+    Ok(Time::now().plus(good_for.as_secs()))
 }
 
 /// One repository in it: what a verb about all its releases is given.
