@@ -10,6 +10,7 @@ mod build;
 mod check;
 mod clean;
 mod conformance;
+mod diff;
 mod fuzz;
 mod image;
 mod image_choice;
@@ -45,6 +46,8 @@ enum Verb {
     Lock(lock::Args),
     /// Show what an image or a Debian package holds.
     Inspect(inspect::Args),
+    /// Compare two images, and say what an update from one to the other fetches.
+    Diff(diff::Args),
     /// Build the image again elsewhere and compare bit by bit.
     Verify(verify::Args),
     /// Build or push an image for host containers.
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
             Verb::Build(args) => build::run(args),
             Verb::Lock(args) => lock::run(args),
             Verb::Inspect(args) => inspect::run(args),
+            Verb::Diff(args) => diff::run(args),
             Verb::Verify(args) => verify::run(args),
             Verb::Image(args) => image::run(args),
             Verb::Keys(args) => keys::run(args),

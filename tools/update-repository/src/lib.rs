@@ -2,11 +2,12 @@
 //!
 //! Start at [`Repository`], a folder for one variant and architecture beside a folder of
 //! targets that all of them share; [`Keys`] sign it. [`simulate`] shows how waves reach a
-//! fleet, [`validate`] whether hosts can be updated from what was published. Signing is the
-//! crate `tough`'s work, what the manifest says is in `update-metadata`, and reading a
-//! repository as a host does in `updater`.
+//! fleet, [`validate`] whether hosts can be updated from what was published, [`predict`] what
+//! an update fetches. Signing is the crate `tough`'s work, what the manifest says is in
+//! `update-metadata`, and reading a repository as a host does in `updater`.
 
 mod keys;
+mod predict;
 mod repository;
 mod schedule;
 pub mod simulate;
@@ -17,6 +18,7 @@ mod validate;
 use repository::moment;
 
 pub use keys::Keys;
+pub use predict::{Fetched, predict};
 pub use repository::{Release, Repository};
 pub use schedule::{Schedule, duration};
 pub use validate::{Checked, validate};

@@ -4,6 +4,7 @@
 //! edited stay as they are.
 
 use super::Row;
+use crate::diff::Image;
 use anyhow::{Context, Result, ensure};
 use buildsys::image::verify::copy_inputs;
 use buildsys::project::Project;
@@ -18,9 +19,8 @@ use test_vm::process::ended_children;
 
 /// The host program that is changed, as a developer of the host would.
 const CHANGED: &str = "sources/apiserver/src/main.rs";
-/// One line more, of which nothing is left in the program: what is measured is the
-/// way to a new image, not the change.
-const CHANGE: &str = "\n/// A line that was not there before.\npub const CHANGED: () = ();\n";
+/// A little more data, which moves what lies behind it in the program.
+const CHANGE: &str = "\n#[used]\nstatic CHANGED: [u8; 64] = [0xa5; 64];\n";
 
 /// Measures in `folder`; with `cold`, from nothing, too.
 pub fn measure(project: &Project, variant: &str, folder: &Path, cold: bool) -> Result<Vec<Row>> {
@@ -51,8 +51,18 @@ pub fn measure(project: &Project, variant: &str, folder: &Path, cold: bool) -> R
         rows.push(first);
     }
     rows.push(build("build: nothing changed")?);
+    let built = copy
+        .join("build/images")
+        .join(format!("{variant}-x86_64/latest"));
+    let old = Image::read(&built)?;
     change(&copy.join(CHANGED))?;
     rows.push(build("build: one line of apiserver")?);
+    let new = Image::read(&built)?;
+    rows.push(Row::size(
+        "update: one line of apiserver",
+        old.fetched_for(&new),
+    ));
+    rows.push(Row::size("update: everything", new.size()));
     store::remove_tree(&copy)?;
     Ok(rows)
 }

@@ -5,14 +5,14 @@ use std::fs;
 use api_types::{UpdateCommand, UpdateState};
 use boot_slots::layout::Role;
 use boot_slots::record::BootRecord;
-use boot_slots::verity::BLOCK_SIZE;
+use boot_slots::verity::{BLOCK_SIZE, Tree, Verity};
 use sysutil::time::Time;
 use test_vm::files::Manner;
-use update_repository::Keys;
+use update_repository::{Keys, predict};
 use updater::slot::Disk;
 use updater::state::Refusal;
 
-use crate::fixture::{Files, Fixture, Server};
+use crate::fixture::{Files, Fixture, Server, image};
 
 use UpdateCommand::{Activate, Deactivate, Prepare, Refresh};
 
@@ -85,12 +85,19 @@ fn scattered_changes_are_fetched_and_nothing_else() {
             block
         }
     });
+    let (_, new) = image(scattered.clone());
     let root = fixture.release("2.0.0", scattered);
     let server = fixture.serve(Manner::Ranges);
     let started = std::time::Instant::now();
     fixture.done(&[Refresh, Prepare]);
     assert!(fixture.slot_b_holds(&root));
     assert_eq!(server.root_bytes(), 24 * BLOCK_SIZE as u64);
+    let tree = |built: &Verity| Tree::read(&built.bytes, &built.root_hash).unwrap();
+    let predicted = predict(&tree(&fixture.running), &tree(&new));
+    assert_eq!(
+        (predicted.bytes, predicted.requests),
+        (server.root_bytes(), 24)
+    );
     let seconds = started.elapsed().as_secs();
     assert!(
         seconds < 10,
