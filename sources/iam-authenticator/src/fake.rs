@@ -4,9 +4,9 @@
 //! The signature is worked out anew from the address as it came, not from what should
 //! be in it, so that a token which AWS would refuse is refused.
 
-use crate::signature::{Credentials, EMPTY, Scope, sign};
 use crate::token::{CLUSTER_HEADER, PREFIX, host};
 use anyhow::{Context, Result, bail, ensure};
+use aws_client::signature::{Credentials, EMPTY, Scope, sign};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::BTreeMap;
@@ -117,8 +117,8 @@ fn decode(text: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::Found;
     use crate::token::token;
+    use aws_client::credentials::Found;
 
     #[test]
     fn only_what_is_right_in_everything_is_taken() {

@@ -5,12 +5,10 @@
 //! role from the answer. kubelet starts the program `aws-iam-authenticator` for it, the
 //! name that its configuration has everywhere, as an exec credential plugin.
 //!
-//! [`token`] makes the question and what kubelet reads, [`credentials`] finds what it
-//! is signed with, [`signature`] signs. Nothing here talks to AWS but to the metadata
-//! service. With the feature `fake`, [`fake`] judges a token as AWS would.
+//! [`token`] makes the question and what kubelet reads; `aws-client` finds the credentials
+//! and signs. Nothing here talks to AWS but to the metadata service. With the feature
+//! `fake`, [`fake`] judges a token as AWS would.
 
-pub mod credentials;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
-pub mod signature;
 pub mod token;

@@ -1,7 +1,7 @@
 //! Program that kubelet starts for a token.
 
 use anyhow::{Context, Result, bail};
-use iam_authenticator::credentials::{self, Found};
+use aws_client::credentials::{self, Found};
 use iam_authenticator::token;
 use imds::{Client, Options};
 use serde::Deserialize;

@@ -1,7 +1,7 @@
 //! The question, as a token, and what kubelet reads.
 
-use crate::credentials::Found;
-use crate::signature::{EMPTY, Request, Scope};
+use aws_client::credentials::Found;
+use aws_client::signature::{EMPTY, Request, Scope};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ const GOOD_FOR: u64 = 14 * 60;
 /// A token for the cluster called `cluster`.
 pub fn token(cluster: &str, region: &str, found: &Found, now: Time) -> String {
     let request = Request {
+        method: "GET",
         host: &host(region),
         path: "/",
         query: &[("Action", "GetCallerIdentity"), ("Version", "2011-06-15")],
@@ -86,7 +87,7 @@ pub fn host(region: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signature::Credentials;
+    use aws_client::signature::Credentials;
 
     fn found(session_token: Option<&str>, expiration: Option<Time>) -> Found {
         Found {

@@ -1,12 +1,30 @@
 //! A certificate authority and a server that it vouches for.
 
+use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+
+/// How somebody serves who has this certificate and its key, both PEM.
+pub fn server(certificate: &str, key: &str) -> Result<Arc<ServerConfig>> {
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes());
+    let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .context("choosing versions of TLS")?
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.context("reading the certificate")?],
+            key.context("reading the key")?,
+        )
+        .context("taking certificate and key")?;
+    Ok(Arc::new(config))
+}
 
 /// Somebody who signs certificates.
 pub struct Authority {
@@ -38,15 +56,7 @@ impl Authority {
         let certificate = CertificateParams::new(vec![name.to_string()])
             .and_then(|params| params.signed_by(&key, &self.issuer))
             .expect("a certificate");
-        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-        let config =
-            ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .expect("versions")
-                .with_no_client_auth()
-                .with_single_cert(vec![certificate.der().clone()], key)
-                .expect("a configuration");
-        Arc::new(config)
+        server(&certificate.pem(), &key.serialize_pem()).expect("a configuration")
     }
 
     /// A server with a certificate for `name`, which takes one request and answers

@@ -18,9 +18,7 @@ use std::sync::Arc;
 /// How to speak to servers whose certificate is from one of the authorities in the file
 /// `trusted`.
 pub fn config(trusted: &Path) -> Result<Arc<ClientConfig>> {
-    let certificates: Vec<CertificateDer<'_>> = CertificateDer::pem_file_iter(trusted)
-        .and_then(Iterator::collect)
-        .with_context(|| format!("reading {}", trusted.display()))?;
+    let certificates = certificates(trusted)?;
     trusting(certificates).with_context(|| format!("trusting {}", trusted.display()))
 }
 
@@ -36,6 +34,13 @@ pub fn trusting(authorities: Vec<CertificateDer<'_>>) -> Result<Arc<ClientConfig
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// The certificates of the authorities in the file `trusted`.
+pub fn certificates(trusted: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_file_iter(trusted)
+        .and_then(Iterator::collect)
+        .with_context(|| format!("reading {}", trusted.display()))
 }
 
 /// The name that a server's certificate has to have.

@@ -2,9 +2,9 @@
 //! network that the emulator is in.
 
 use anyhow::{Context, Result, bail, ensure};
+use aws_client::signature::Credentials;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use iam_authenticator::signature::Credentials;
 use imds::fake::{Behaviour, Fake, Instance};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,

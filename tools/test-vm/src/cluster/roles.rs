@@ -160,7 +160,7 @@ fn read_body(reader: &mut impl BufRead) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use iam_authenticator::credentials::Found;
+    use aws_client::credentials::Found;
     use iam_authenticator::token::token;
 
     #[test]

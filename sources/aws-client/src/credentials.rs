@@ -58,7 +58,7 @@ pub fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Optio
 
 /// The credentials of the instance's role, which `now` must be within.
 pub fn of_instance(client: &mut Client, now: Time) -> Result<Found> {
-    const TO_DO: &str = "launch the instance with an instance profile whose role the cluster knows";
+    const TO_DO: &str = "launch it with an instance profile";
     let roles = client
         .text(ROLES)
         .context("cannot ask for the instance's role")?;
