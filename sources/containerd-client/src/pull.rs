@@ -12,12 +12,13 @@ use crate::api::{
 };
 use crate::grpc::{Answer, Client, frame, unframe};
 use crate::{SNAPSHOTTER, image};
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use bytes::BytesMut;
 use h2::{RecvStream, SendStream};
 use prost::Message;
 use std::fmt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How to log in to a registry.
@@ -39,16 +40,19 @@ impl fmt::Debug for Credentials {
 }
 
 /// Pulls the image called `reference` for `holder`, beside whom others may pull it.
-/// `hosts` is the folder that knows of registries' mirrors; `credentials` says how to log
-/// in to a host, `sync` has what was written reach the disk.
-pub async fn pull(
+/// `hosts` is the folder that knows of registries' mirrors; `log_in` says how to log in to a
+/// host, `sync` has what was written reach the disk.
+pub async fn pull<L>(
     client: &Client,
     reference: &str,
     holder: &str,
     hosts: &Path,
-    credentials: impl Fn(&str) -> Option<Credentials> + Send + 'static,
+    log_in: impl Fn(String) -> L + Send + 'static,
     sync: impl FnOnce() -> Result<()>,
-) -> Result<Image> {
+) -> Result<Image>
+where
+    L: Future<Output = Result<Option<Credentials>>> + Send,
+{
     let pulling = format!("{reference} (being pulled for {holder})");
     image::remove(client, &pulling).await?;
     // containerd remembers the names of streams beyond their end, also those of a program
@@ -56,7 +60,7 @@ pub async fn pull(
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default().as_nanos();
     let stream = format!("credentials for {reference}, {}-{now}", std::process::id());
-    answer_for_credentials(client, &stream, credentials).await?;
+    let failed_login = answer_for_credentials(client, &stream, log_in).await?;
     let platform = Platform {
         os: "linux".to_string(),
         architecture: image::architecture().to_string(),
@@ -83,9 +87,12 @@ pub async fn pull(
             &destination,
         )),
     };
-    client
+    let transferred = client
         .call::<Nothing>("transfer.v1.Transfer/Transfer", None, &transfer)
-        .await
+        .await;
+    transferred
+        // Whoever could not log in was refused for that.
+        .map_err(|error| take(&failed_login).unwrap_or(error))
         .with_context(|| format!("cannot pull {reference}"))?;
     let pulled = image::find(client, &pulling).await?;
     let target = pulled.and_then(|image| image.target);
@@ -115,13 +122,27 @@ async fn name(client: &Client, name: &str, target: Descriptor) -> Result<Image> 
     Ok(image)
 }
 
+/// The last error of who could not log in.
+type FailedLogin = Arc<Mutex<Option<Error>>>;
+
+fn take(failed: &FailedLogin) -> Option<Error> {
+    lock(failed).take()
+}
+
+fn lock(failed: &FailedLogin) -> MutexGuard<'_, Option<Error>> {
+    failed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Opens the stream called `id`, on which containerd asks how to log in, and goes on to
 /// answer.
-async fn answer_for_credentials(
+async fn answer_for_credentials<L>(
     client: &Client,
     id: &str,
-    credentials: impl Fn(&str) -> Option<Credentials> + Send + 'static,
-) -> Result<()> {
+    log_in: impl Fn(String) -> L + Send + 'static,
+) -> Result<FailedLogin>
+where
+    L: Future<Output = Result<Option<Credentials>>> + Send,
+{
     let opening = "cannot open a stream for credentials";
     let (response, mut sender) = client
         .open("streaming.v1.Streaming/Stream", None)
@@ -138,20 +159,28 @@ async fn answer_for_credentials(
     let mut bytes = BytesMut::new();
     // That it knows the stream is its first answer.
     receive(&mut body, &mut bytes).await?.context(opening)?;
+    let failed = FailedLogin::default();
+    let failing = failed.clone();
     tokio::spawn(async move {
         // What goes wrong here, the pull says.
         while let Ok(Some(question)) = receive(&mut body, &mut bytes).await {
             let Ok(question) = AuthRequest::decode(question.value.as_slice()) else {
                 return;
             };
-            let answer = answer(credentials(&question.host));
+            let credentials = match log_in(question.host).await {
+                Ok(credentials) => credentials,
+                Err(error) => {
+                    *lock(&failing) = Some(error);
+                    None
+                }
+            };
             let kind = "containerd.types.transfer.AuthResponse";
-            if send(&mut sender, kind, &answer).is_err() {
+            if send(&mut sender, kind, &answer(credentials)).is_err() {
                 return;
             }
         }
     });
-    Ok(())
+    Ok(failed)
 }
 
 fn answer(credentials: Option<Credentials>) -> AuthResponse {
@@ -183,5 +212,124 @@ async fn receive(body: &mut RecvStream, bytes: &mut BytesMut) -> Result<Option<A
         let chunk = chunk?;
         body.flow_control().release_capacity(chunk.len())?;
         bytes.extend_from_slice(&chunk);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::bail;
+    use h2::server::SendResponse;
+    use tokio::net::{UnixListener, UnixStream};
+    use tokio::sync::watch;
+
+    /// A stand-in for containerd that asks once how to log in to `host`, and whose pulls fail
+    /// once it has the answer, which it gives away.
+    async fn serve(
+        stream: UnixStream,
+        host: &'static str,
+        answer: watch::Sender<Option<AuthResponse>>,
+    ) {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, respond))) = connection.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let method = request.uri().path().to_string();
+                if method.ends_with("Streaming/Stream") {
+                    ask(request.into_body(), respond, host, answer).await;
+                    return;
+                }
+                let is_pull = method.ends_with("Transfer/Transfer");
+                if is_pull {
+                    let mut answered = answer.subscribe();
+                    answered.wait_for(Option::is_some).await.unwrap();
+                }
+                let mut stream = begin(respond);
+                stream
+                    .send_data(frame(&Nothing {}).unwrap(), false)
+                    .unwrap();
+                let mut trailers = http::HeaderMap::new();
+                let status = if is_pull { 2 } else { 0 };
+                trailers.insert("grpc-status", status.into());
+                trailers.insert("grpc-message", "401 Unauthorized".parse().unwrap());
+                stream.send_trailers(trailers).unwrap();
+            });
+        }
+    }
+
+    fn begin(mut respond: SendResponse<bytes::Bytes>) -> SendStream<bytes::Bytes> {
+        let head = http::Response::builder().status(200).body(()).unwrap();
+        respond.send_response(head, false).unwrap()
+    }
+
+    async fn ask(
+        mut body: RecvStream,
+        respond: SendResponse<bytes::Bytes>,
+        host: &str,
+        answer: watch::Sender<Option<AuthResponse>>,
+    ) {
+        let mut bytes = BytesMut::new();
+        receive(&mut body, &mut bytes).await.unwrap().unwrap();
+        let mut stream = begin(respond);
+        send(&mut stream, "google.protobuf.Empty", &Nothing {}).unwrap();
+        let question = AuthRequest {
+            host: host.to_string(),
+            reference: String::new(),
+        };
+        send(&mut stream, "AuthRequest", &question).unwrap();
+        let said = receive(&mut body, &mut bytes).await.unwrap().unwrap();
+        let said = AuthResponse::decode(said.value.as_slice()).unwrap();
+        answer.send(Some(said)).unwrap();
+    }
+
+    /// What a pull from a registry comes to that lets nobody in, and how it was asked to.
+    fn pulled(host: &'static str) -> (String, AuthResponse) {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = UnixListener::bind(&socket).unwrap();
+            let (sender, answer) = watch::channel(None);
+            tokio::spawn(async move {
+                let (stream, _) = listener.accept().await.unwrap();
+                serve(stream, host, sender).await;
+            });
+            let client = Client::connect(&socket, "space").await.unwrap();
+            let log_in = |host: String| async move {
+                match host.as_str() {
+                    "known" => Ok(Some(Credentials::User("jo".into(), "secret".into()))),
+                    "free" => Ok(None),
+                    _ => bail!("there is no role"),
+                }
+            };
+            let hosts = Path::new("/hosts");
+            let pulled = pull(&client, "r/a:1", "admin", hosts, log_in, || Ok(())).await;
+            let error = format!("{:#}", pulled.unwrap_err());
+            let answer = answer.borrow().clone();
+            (error, answer.unwrap())
+        })
+    }
+
+    #[test]
+    fn who_cannot_log_in_learns_why() {
+        let refused = "cannot pull r/a:1: containerd's transfer.v1.Transfer/Transfer failed: \
+                       401 Unauthorized (code 2)";
+        for (host, kind, user, expected) in [
+            ("known", AUTH_CREDENTIALS, "jo", refused),
+            ("free", AUTH_NONE, "", refused),
+            (
+                "other",
+                AUTH_NONE,
+                "",
+                "cannot pull r/a:1: there is no role",
+            ),
+        ] {
+            let (error, answer) = pulled(host);
+            assert_eq!(error, expected);
+            assert_eq!((answer.kind, answer.username.as_str()), (kind, user));
+        }
     }
 }

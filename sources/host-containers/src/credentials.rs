@@ -1,17 +1,27 @@
-//! How to log in to registries.
+//! How to log in to registries: as the settings say, and to those of ECR by the instance's
+//! role where they say nothing.
 
+use crate::ecr;
 use anyhow::{Context, Result};
+use aws_client::call::Way;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use containerd_client::pull::Credentials;
 use serde::Deserialize;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
+use sysutil::time::Time;
 
 /// Where the settings' credentials are rendered.
 const FILE: &str = "/etc/host-containerd/registries.toml";
 /// Docker Hub, as it is called, and as it is asked.
 const DOCKER_HUB: [&str; 2] = ["docker.io", "registry-1.docker.io"];
+
+/// Whom the host trusts.
+const TRUSTED: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// How long the metadata service may take. Off EC2 there is none.
+const METADATA: Duration = Duration::from_secs(10);
 
 /// What is known of registries.
 #[derive(Debug, Default, Deserialize)]
@@ -41,8 +51,34 @@ impl Registries {
         toml::from_str(&text).with_context(read)
     }
 
-    /// How to log in to `host`.
-    pub fn credentials(&self, host: &str) -> Option<Credentials> {
+    /// How to log in to `host`, by the proxy that variables in `environment` name. What takes
+    /// its time is done on another thread.
+    pub async fn log_in(
+        &self,
+        host: String,
+        environment: Vec<String>,
+    ) -> Result<Option<Credentials>> {
+        if let Some(credentials) = self.credentials(&host) {
+            return Ok(Some(credentials));
+        }
+        let log_in = move || {
+            let Some(registry) = ecr::Registry::at(&host) else {
+                return Ok(None);
+            };
+            let mut metadata = imds::Client::new(imds::Options::with_budget(METADATA));
+            let way = Way {
+                trusted: Path::new(TRUSTED),
+                environment: &environment,
+            };
+            registry.log_in(&mut metadata, way, Time::now()).map(Some)
+        };
+        tokio::task::spawn_blocking(log_in)
+            .await
+            .context("the login was not waited for")?
+    }
+
+    /// What the settings have for `host`.
+    fn credentials(&self, host: &str) -> Option<Credentials> {
         let is_host = |entry: &&Entry| {
             entry.registry == host || DOCKER_HUB == [entry.registry.as_str(), host]
         };

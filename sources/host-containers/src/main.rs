@@ -12,11 +12,12 @@
 mod bootstrap;
 mod config;
 mod credentials;
+mod ecr;
 mod reconcile;
 mod run;
 mod spec;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -27,7 +28,9 @@ fn main() -> ExitCode {
             ["reconcile"] => reconcile::reconcile(),
             ["run", name] => {
                 let kind = config::Kind::Host;
-                run::run(kind, name, &config::Config::read(kind, name)?).map(drop)
+                run::run(kind, name, &config::Config::read(kind, name)?)
+                    .with_context(|| format!("host container {name}"))
+                    .map(drop)
             }
             ["bootstrap"] => bootstrap::run_all(),
             ["bootstrap", name] => bootstrap::run_one(name),

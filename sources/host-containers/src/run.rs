@@ -13,6 +13,7 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -164,14 +165,18 @@ async fn pull_image(
     let mut pauses = PAUSES.iter().chain(more);
     loop {
         tracing::info!("pulling {source}");
-        let registries = Registries::read()?;
-        let credentials = move |host: &str| registries.credentials(host);
-        let pulled = pull::pull(client, source, id, Path::new(HOSTS), credentials, sync).await;
+        let registries = Arc::new(Registries::read()?);
+        let environment = proxy()?;
+        let log_in = move |host| {
+            let (registries, environment) = (registries.clone(), environment.clone());
+            async move { registries.log_in(host, environment).await }
+        };
+        let pulled = pull::pull(client, source, id, Path::new(HOSTS), log_in, sync).await;
         match (pulled, pauses.next()) {
             (Ok(image), _) => return Ok(image),
             (Err(error), None) => return Err(error),
             (Err(error), Some(pause)) => {
-                tracing::warn!("{error:#}; another try in {pause} s");
+                tracing::warn!("{id}: {error:#}; another try in {pause} s");
                 tokio::time::sleep(Duration::from_secs(*pause)).await;
             }
         }
