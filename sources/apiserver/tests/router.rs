@@ -132,7 +132,7 @@ async fn what_the_host_is_made_of() {
             ("GET /metadata/affected-services?keys=", "400 parameter keys is empty"),
             (
                 "GET /metadata/setting-generators",
-                r#"200 {"settings.kubernetes.cluster-dns-ip":"cluster-dns-ip","settings.kubernetes.hostname-override":"hostname-override","settings.kubernetes.max-pods":"max-pods","settings.kubernetes.node-ip":"node-ip","settings.kubernetes.provider-id":"provider-id","settings.network.hostname":"hostname","settings.updates.seed":"update-seed"}"#,
+                r#"200 {"settings.host-containers.admin.user-data":"admin-user-data","settings.kubernetes.cluster-dns-ip":"cluster-dns-ip","settings.kubernetes.hostname-override":"hostname-override","settings.kubernetes.max-pods":"max-pods","settings.kubernetes.node-ip":"node-ip","settings.kubernetes.provider-id":"provider-id","settings.network.hostname":"hostname","settings.updates.seed":"update-seed"}"#,
             ),
             ("GET /metadata/templates?keys=settings.motd", "200 {}"),
             ("GET /metadata/templates", "400 parameter keys is missing"),

@@ -78,6 +78,12 @@ const AWS: Option<Platform> = Some(Platform::Aws);
 /// All generators.
 pub const ALL: &[Generator] = &[
     Generator {
+        name: "admin-user-data",
+        platform: AWS,
+        budget: METADATA,
+        run: ec2::admin_user_data,
+    },
+    Generator {
         name: "cluster-dns-ip",
         platform: AWS,
         budget: METADATA,

@@ -139,6 +139,10 @@ pub struct Generator {
     pub name: &'static str,
 }
 
+/// Settings with a generator in tables whose keys the user chooses, where no declaration
+/// could name it.
+const IN_MAPS: [(&str, &str); 1] = [("host-containers.admin.user-data", "admin-user-data")];
+
 impl Schema {
     /// The defaults of all settings below, as a tree.
     pub fn defaults(&self) -> Value {
@@ -175,6 +179,11 @@ impl Schema {
     pub fn generators(&self) -> Vec<Generator> {
         let mut found = Vec::new();
         self.collect_generators(&mut Key::root(), &mut found);
+        let in_maps = IN_MAPS.iter().filter_map(|(key, name)| {
+            let key = key.parse().ok()?;
+            self.knows(&key).then_some(Generator { key, name })
+        });
+        found.extend(in_maps);
         found
     }
 

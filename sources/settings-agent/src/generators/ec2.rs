@@ -6,7 +6,9 @@
 
 use super::Machine;
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 use settings::Key;
 use std::net::IpAddr;
 
@@ -98,6 +100,27 @@ pub fn max_pods(machine: &Machine, _: &Key) -> Result<Option<Value>> {
 }
 
 const NO_FIELD: &str = "the instance's identity document does not say it";
+
+/// User data of the admin container that lets in by SSH whose keys the instance was launched
+/// with.
+pub fn admin_user_data(machine: &Machine, _: &Key) -> Result<Option<Value>> {
+    const KEYS: &str = "meta-data/public-keys/";
+    let listed = machine.metadata.text(KEYS)?.unwrap_or_default();
+    let mut keys = Vec::new();
+    for line in listed.lines() {
+        // A number, and the name that the key has at AWS.
+        let number = line.split('=').next().unwrap_or(line);
+        let key = machine
+            .metadata
+            .text(&format!("{KEYS}{number}/openssh-key"))?;
+        keys.extend(key.filter(|key| !key.is_empty()));
+    }
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    let user_data = json!({ "ssh": { "authorized-keys": keys } });
+    Ok(Some(STANDARD.encode(user_data.to_string()).into()))
+}
 
 /// The name that EC2 itself has for an instance: whatever domains the VPC's options
 /// name, the last part is the region's own, and the first that of the host name,
@@ -221,6 +244,36 @@ mod tests {
             name.and_then(Value::as_str),
             Some("ip-10-1-2-3.eu-south-2.compute.internal")
         );
+    }
+
+    #[test]
+    fn who_launched_the_instance_is_let_in_by_admin() {
+        let admin = "host-containers.admin.user-data";
+        let keys = "meta-data/public-keys/";
+        let (first, second) = (
+            format!("{keys}0/openssh-key"),
+            format!("{keys}1/openssh-key"),
+        );
+        let listed = (keys, Some("0=jo\n1=ann = b"));
+        let (of_jo, of_ann) = ("ssh-ed25519 AAAA jo", "ssh-rsa BBBB");
+        for (change, expected) in [
+            (vec![], None),
+            (vec![(keys, Some(""))], None),
+            (vec![(keys, Some("0=jo"))], None),
+            (vec![listed, (&first, Some(of_jo))], Some(json!([of_jo]))),
+            (
+                vec![listed, (&first, Some(of_jo)), (&second, Some(of_ann))],
+                Some(json!([of_jo, of_ann])),
+            ),
+        ] {
+            let expected = expected.map(|keys| {
+                let user_data = json!({ "ssh": { "authorized-keys": keys } });
+                Value::from(STANDARD.encode(user_data.to_string()))
+            });
+            check(admin, "", &change, expected);
+        }
+        let own = "[settings.host-containers.admin]\nuser-data = 'aGk='";
+        check(admin, own, &[listed, (&first, Some(of_jo))], None);
     }
 
     #[test]
