@@ -144,6 +144,29 @@ pub struct ImageMessage {
     pub image: Option<Image>,
 }
 
+/// `services.images.UpdateImageRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub struct UpdateImage {
+    #[prost(message, optional, tag = "1")]
+    pub image: Option<Image>,
+    #[prost(message, optional, tag = "2")]
+    pub fields: Option<Fields>,
+}
+
+/// `google.protobuf.FieldMask`: what of a message is meant.
+#[derive(Clone, PartialEq, Message)]
+pub struct Fields {
+    #[prost(string, repeated, tag = "1")]
+    pub paths: Vec<String>,
+}
+
+/// `services.images.ListImagesResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Images {
+    #[prost(message, repeated, tag = "1")]
+    pub images: Vec<Image>,
+}
+
 /// `services.images.DeleteImageRequest`.
 #[derive(Clone, PartialEq, Message)]
 pub struct DeleteImage {

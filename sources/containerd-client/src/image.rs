@@ -1,7 +1,8 @@
 //! Images that containerd has.
 
 use crate::api::{
-    Content, DeleteImage, Descriptor, GetImage, Image, ImageMessage, Nothing, ReadContent,
+    Content, DeleteImage, Descriptor, Fields, GetImage, Image, ImageMessage, Images, Nothing,
+    ReadContent, UpdateImage,
 };
 use crate::grpc::{Answer, Client};
 use crate::layout::chains;
@@ -44,6 +45,74 @@ pub async fn remove(client: &Client, name: &str) -> Result<()> {
     };
     let answer = client.ask::<Nothing>("images.v1.Images/Delete", None, &request);
     answer.await.map(drop)
+}
+
+/// What a label is called by which an image is known to be used, before the user's name.
+const USED_BY: &str = "bulkhead/used-by.";
+
+/// Notes that `user` uses the image called `name` and no other one. Those that it used before
+/// and that nobody else uses are removed; their names are returned.
+pub async fn use_only(client: &Client, user: &str, name: &str) -> Result<Vec<String>> {
+    let listed: Images = client
+        .call("images.v1.Images/List", None, &Nothing {})
+        .await
+        .context("cannot list the images")?;
+    let steps = steps(&listed.images, user, name);
+    for (image, value) in steps.labels {
+        label(client, image, &format!("{USED_BY}{user}"), value)
+            .await
+            .with_context(|| format!("cannot note who uses {image}"))?;
+    }
+    for image in &steps.remove {
+        remove(client, image)
+            .await
+            .with_context(|| format!("cannot remove {image}"))?;
+    }
+    Ok(steps.remove)
+}
+
+/// What is to be done to images.
+#[derive(Debug, PartialEq, Eq)]
+struct Steps<'a> {
+    /// The user's label gets this value.
+    labels: Vec<(&'a str, &'static str)>,
+    remove: Vec<String>,
+}
+
+fn steps<'a>(images: &'a [Image], user: &str, name: &'a str) -> Steps<'a> {
+    let own = format!("{USED_BY}{user}");
+    let mut steps = Steps {
+        labels: vec![(name, "yes")],
+        remove: Vec::new(),
+    };
+    let before = images.iter();
+    for image in before.filter(|image| image.name != name && image.labels.contains_key(&own)) {
+        let mut labels = image.labels.keys();
+        match labels.any(|label| label.starts_with(USED_BY) && *label != own) {
+            // One that is empty is none.
+            true => steps.labels.push((&image.name, "")),
+            false => steps.remove.push(image.name.clone()),
+        }
+    }
+    steps
+}
+
+/// Gives an image a label, beside those that it has.
+async fn label(client: &Client, name: &str, label: &str, value: &str) -> Result<()> {
+    let request = UpdateImage {
+        image: Some(Image {
+            name: name.to_string(),
+            labels: [(label.to_string(), value.to_string())].into(),
+            target: None,
+        }),
+        fields: Some(Fields {
+            paths: vec![format!("labels.{label}")],
+        }),
+    };
+    client
+        .call::<ImageMessage>("images.v1.Images/Update", None, &request)
+        .await
+        .map(drop)
 }
 
 /// Reads how `image` wants to be run on this machine.
@@ -163,4 +232,41 @@ struct How {
     cmd: Option<Vec<String>>,
     env: Option<Vec<String>>,
     working_dir: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_uses_any_more_is_removed() {
+        let image = |name: &str, users: &[&str]| Image {
+            name: name.to_string(),
+            labels: users
+                .iter()
+                .map(|user| (format!("{USED_BY}{user}"), "yes".to_string()))
+                .chain([("other".to_string(), "label".to_string())])
+                .collect(),
+            target: None,
+        };
+        let images = [
+            image("new", &[]),
+            image("old", &["admin"]),
+            image("older", &["admin"]),
+            image("shared", &["admin", "control"]),
+            image("of-another", &["control"]),
+            image("of-a-like-name", &["admin2"]),
+            image("of-nobody", &[]),
+        ];
+        let expected = Steps {
+            labels: vec![("new", "yes"), ("shared", "")],
+            remove: vec!["old".to_string(), "older".to_string()],
+        };
+        assert_eq!(steps(&images, "admin", "new"), expected);
+        let expected = Steps {
+            labels: vec![("shared", "yes")],
+            remove: vec!["of-another".to_string()],
+        };
+        assert_eq!(steps(&images, "control", "shared"), expected);
+    }
 }

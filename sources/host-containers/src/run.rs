@@ -94,6 +94,13 @@ pub fn run(kind: Kind, name: &str, config: &Config) -> Result<End> {
             ""
         };
         tracing::info!("{name} runs{with}");
+        // An image that it ran before is of no use, but does no harm.
+        match image::use_only(&client, &id, &config.source).await {
+            Ok(removed) => removed
+                .iter()
+                .for_each(|image| tracing::info!("removed {image}, which {name} ran before")),
+            Err(error) => tracing::warn!("images of before may be left: {error:#}"),
+        }
         let (status, end) = tokio::select! {
             status = process.wait(&client) => (status?, End::Done),
             _ = end.recv() => {
