@@ -17,6 +17,7 @@ fn data(path: &str) -> PathBuf {
 const OURS: &[&str] = &[
     "settings.containerd-configuration",
     "settings.kubelet-configuration",
+    "settings.updates.wait-for-kubelet",
     "settings.user-data-policy",
 ];
 

@@ -33,7 +33,7 @@ impl Tier {
     pub fn limit(self) -> f64 {
         match self {
             Self::One => 25.0 * 60.0,
-            Self::Two => 150.0 * 60.0,
+            Self::Two => 160.0 * 60.0,
         }
     }
 
@@ -306,6 +306,14 @@ pub const ALL: &[Scenario] = &[
         budget: 800.0,
         cluster: false,
         run: scenarios::update_power_cut::power_cut,
+    },
+    Scenario {
+        name: "kubelet-health",
+        about: "a node's boot is complete when kubelet is healthy, without its cluster; one that is not is said, and left alone where nothing else could boot",
+        tier: Tier::Two,
+        budget: 420.0,
+        cluster: false,
+        run: scenarios::kubelet::has_to_be_healthy,
     },
     Scenario {
         name: "host-containers",

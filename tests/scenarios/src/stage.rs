@@ -36,6 +36,8 @@ pub struct Setup {
     pub twin: PathBuf,
     /// Builds the image of the next version of the dev twin, and says where it is.
     pub next_twin: Box<dyn Fn() -> Result<PathBuf>>,
+    /// Builds the image of a node's dev twin, and says where it is.
+    pub node_twin: Box<dyn Fn() -> Result<PathBuf>>,
     /// Folder of the keys of the update repository that images trust.
     pub update_keys: PathBuf,
     /// What scenarios of a cluster need besides; there only if one is to be run.

@@ -77,7 +77,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let cluster = match &programs {
         Some(programs) => Some(Cluster {
-            node: node(&project, &args, &progress)?,
+            node: node_twin(&args)()?,
             ec2_node: ec2_node(&args)?,
             programs: (**programs).clone(),
         }),
@@ -98,6 +98,7 @@ pub fn run(args: Args) -> Result<()> {
         variant,
         twin,
         next_twin: next_twin(&args),
+        node_twin: node_twin(&args),
         update_keys,
         cluster,
         folder,
@@ -138,9 +139,15 @@ fn node_variant(args: &Args) -> &str {
     args.variant.as_deref().unwrap_or(NODE_VARIANT)
 }
 
-fn node(project: &Project, args: &Args, progress: &Progress) -> Result<PathBuf> {
-    let (_, twin) = vm::pair(project, Some(node_variant(args)));
-    vm::image(project, &twin, args.arch, !args.no_build, progress)
+/// What builds the dev twin of the node of a cluster.
+fn node_twin(args: &Args) -> Box<dyn Fn() -> Result<PathBuf>> {
+    let variant = node_variant(args).to_string();
+    let (arch, build) = (args.arch, !args.no_build);
+    Box::new(move || {
+        let project = Project::find()?;
+        let (_, twin) = vm::pair(&project, Some(&variant));
+        vm::image(&project, &twin, arch, build, &Progress::new())
+    })
 }
 
 /// What builds the node of a cluster as it is on EC2, which few scenarios need.

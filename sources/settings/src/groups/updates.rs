@@ -19,6 +19,9 @@ group! {
         "version-lock" => version_lock: VersionLock, default "latest";
         /// Whether the host updates without waiting for its turn.
         "ignore-waves" => ignore_waves: bool, default false;
+        /// Whether a node's boot is complete only when kubelet is healthy. An update after
+        /// which kubelet does not get there is then left again.
+        "wait-for-kubelet" => wait_for_kubelet: bool, default true;
     }
 }
 

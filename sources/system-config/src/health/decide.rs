@@ -12,8 +12,9 @@ pub enum Verdict {
 }
 
 /// Decides from the names on the ESP. The boot loader has taken the running
-/// try off the counter already, so that the last try shows none left.
-pub fn decide(entries: &[Entry], running: &str) -> Verdict {
+/// try off the counter already, so that the last try shows none left. `may_pass` is
+/// whether the same image may do better when it is started again.
+pub fn decide(entries: &[Entry], running: &str, may_pass: bool) -> Verdict {
     let tries = entries
         .iter()
         .filter(|entry| entry.version == running)
@@ -31,7 +32,7 @@ pub fn decide(entries: &[Entry], running: &str) -> Verdict {
         .any(|entry| entry.version != running && !entry.tries.is_exhausted());
     if blessed {
         Verdict::Stay("it was good before")
-    } else if tries_left {
+    } else if tries_left && (may_pass || other_usable) {
         Verdict::Restart("it has tries left")
     } else if other_usable {
         Verdict::Restart("its tries are used up and there is another image")
@@ -62,11 +63,20 @@ mod tests {
         ] {
             let entries: Vec<Entry> = names.iter().filter_map(|name| Entry::parse(name)).collect();
             assert_eq!(entries.len(), names.len());
-            let verdict = decide(&entries, "2");
+            let verdict = decide(&entries, "2", true);
             assert_eq!(
                 matches!(verdict, Verdict::Restart(_)),
                 restart,
                 "{names:?} {verdict:?}"
+            );
+            let other = entries.iter().any(|entry| entry.version == "1");
+            let exhausted = names.contains(&"bulkhead_1+0-3.efi");
+            let elsewhere = restart && other && !exhausted;
+            let verdict = decide(&entries, "2", false);
+            assert_eq!(
+                matches!(verdict, Verdict::Restart(_)),
+                elsewhere,
+                "{names:?}"
             );
         }
     }

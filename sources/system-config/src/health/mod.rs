@@ -24,6 +24,8 @@ pub use probe::failed_units;
 
 /// How long the system gets to become healthy once everything was started.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long kubelet gets, which starts after everything else and has more to begin with.
+const KUBELET_PATIENCE: Duration = Duration::from_secs(120);
 /// Exists once the boot is complete.
 const COMPLETE: &str = "/run/bulkhead/boot-complete";
 /// How long the time limit of a boot stands back for bootstrap containers, which may
@@ -47,7 +49,11 @@ pub fn bless_boot() -> Result<()> {
         let Some(complaint) = probe.complaint() else {
             break;
         };
-        if probe.is_hopeless() || started.elapsed() > PATIENCE {
+        let patience = match probe.waits_for_kubelet() {
+            true => KUBELET_PATIENCE,
+            false => PATIENCE,
+        };
+        if probe.is_hopeless() || started.elapsed() > patience {
             return give_up(&complaint, &probe);
         }
         if last.as_ref() != Some(&complaint) {
@@ -149,7 +155,8 @@ fn give_up(complaint: &str, probe: &Probe) -> Result<()> {
     };
     let verdict = match probe.stopped_by_user_data {
         true => Verdict::Stay("any other would be stopped, too"),
-        false => decide(&entries, &image.version),
+        // kubelet alone is started again and again as it is.
+        false => decide(&entries, &image.version, !probe.waits_for_kubelet()),
     };
     match verdict {
         Verdict::Stay(why) => {
