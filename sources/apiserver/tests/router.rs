@@ -35,7 +35,7 @@ async fn reading_settings() {
         &[
             (
                 "GET /settings",
-                r#"200 {"kernel":{"hugepages":{"static":{"essential":false}},"lockdown":"integrity"},"metrics":{"send-metrics":false},"motd":"Hello","network":{"hostname":"node-1"},"ntp":{"options":["iburst"],"time-servers":["pool.ntp.org"]},"oci-hooks":{"log4j-hotpatch-enabled":false},"updates":{"ignore-waves":false,"seed":7,"version-lock":"latest"},"user-data-policy":"lenient"}"#,
+                r#"200 {"kernel":{"hugepages":{"static":{"essential":false}},"lockdown":"integrity"},"metrics":{"send-metrics":false},"motd":"Hello","network":{"hostname":"node-1"},"ntp":{"options":["iburst"],"time-servers":["pool.ntp.org"]},"oci-hooks":{"log4j-hotpatch-enabled":false},"updates":{"ignore-waves":false,"seed":7,"version-lock":"latest","wait-for-kubelet":true},"user-data-policy":"lenient"}"#,
             ),
             ("GET /settings/", "200 {…"),
             ("GET /settings?keys=settings.motd", r#"200 {"motd":"Hello"}"#),
