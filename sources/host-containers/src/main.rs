@@ -13,6 +13,7 @@ mod bootstrap;
 mod config;
 mod credentials;
 mod ecr;
+mod host_files;
 mod reconcile;
 mod run;
 mod spec;

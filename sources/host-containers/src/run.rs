@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Kind};
 use crate::credentials::Registries;
+use crate::host_files::Copies;
 use crate::spec::{Container, Powers};
 use anyhow::{Context, Result, bail};
 use containerd_client::import::import;
@@ -71,6 +72,8 @@ pub fn run(kind: Kind, name: &str, config: &Config) -> Result<End> {
             image = get_image(&client, kind, &id, &config.source) => image?,
             _ = end.recv() => return Ok(End::Asked),
         };
+        let copies = Copies::make(&id)?;
+        let mounts: Vec<_> = copies.mounts().collect();
         let spec = Container {
             kind,
             name,
@@ -78,10 +81,12 @@ pub fn run(kind: Kind, name: &str, config: &Config) -> Result<End> {
             command: &config.command,
             image: &image,
             folder: &folder,
+            copies: &mounts,
             proxy: &proxy()?,
             cgroup: &cgroup()?,
         }
         .spec();
+        copies.keep();
         let output = Output::new(&id)?;
         let pipes = output.pipes();
         // The runtime opens its ends only where there is somebody at ours.

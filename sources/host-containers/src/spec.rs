@@ -187,6 +187,8 @@ pub struct Container<'a> {
     pub image: &'a ImageConfig,
     /// Its own folder on the host.
     pub folder: &'a Path,
+    /// Its copies of the host's files: where they are in it, and where they lie.
+    pub copies: &'a [(&'a str, &'a Path)],
     /// Variables by which programs find the host's proxy.
     pub proxy: &'a [String],
     /// Its control group, from the root of all on.
@@ -360,8 +362,6 @@ impl Container<'_> {
                 "/run",
                 &["nosuid", "strictatime", "mode=755", "size=65536k"],
             ),
-            bind("/etc/hosts", "/etc/hosts", &["bind", "ro"]),
-            bind("/run/resolv.conf", "/etc/resolv.conf", &["bind", "ro"]),
             bind("/run/api.sock", "/run/api.sock", &["bind", "rw"]),
             bind(
                 "/usr/bin/apiclient",
@@ -387,6 +387,10 @@ impl Container<'_> {
             bind(&folder, &format!("{own}/current"), &["bind", "rw"]),
             bind(&folder, &format!("{own}/{}", self.name), &["bind", "rw"]),
         ]);
+        let copies = self.copies.iter();
+        mounts.extend(
+            copies.map(|(place, path)| bind(&path.to_string_lossy(), place, &["bind", "ro"])),
+        );
         if sees_host {
             let root = format!("{HOST}/rootfs");
             mounts.push(bind("/", &root, &["rbind", "ro", "rslave"]));
@@ -444,6 +448,7 @@ mod tests {
             command: &[],
             image: &image,
             folder: Path::new("/local/host-containers/admin"),
+            copies: &[("/etc/hosts", Path::new("/run/copy/hosts"))],
             proxy: &["HTTPS_PROXY=p".to_string()],
             cgroup: "/group",
         }
@@ -475,6 +480,7 @@ mod tests {
             command: &["/bin/sh".to_string()],
             image: &image,
             folder: Path::new("/a"),
+            copies: &[],
             proxy: &[],
             cgroup: "/group",
         };
@@ -488,6 +494,7 @@ mod tests {
         for place in [
             "/run/api.sock",
             "/usr/local/bin/apiclient",
+            "/etc/hosts",
             "/.bottlerocket/host-containers/current",
             "/.bottlerocket/host-containers/admin",
             "/.bottlerocket/certs/ca-bundle.crt",

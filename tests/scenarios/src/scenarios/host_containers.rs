@@ -33,6 +33,7 @@ echo "label: $(cat /proc/self/attr/current)"
 sed 's/^/mount: /' /proc/self/mounts
 echo "variable: $NO_PROXY"
 echo "inventory: $(head -c 1 /var/lib/bottlerocket/inventory/application.json)"
+cat /etc/hosts /etc/resolv.conf > /dev/null && echo sees names and their servers
 grep -q "BEGIN CERTIFICATE" /.bottlerocket/certs/ca-bundle.crt && echo sees authorities
 ls /.bottlerocket/support && echo sees bundles
 for process in /proc/[0-9]*; do echo "process: $(cat $process/comm)"; done
@@ -180,6 +181,36 @@ pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
         "control was restarted when admin got another source"
     );
 
+    // Back at the one that control has kept, nothing is pulled, and the other one goes.
+    set(
+        &api,
+        &json!({"host-containers": {"admin": {"source": image}}}),
+    )?;
+    host.wait_for(
+        ADMIN,
+        "removed 10.0.2.2:5000/other:1, which admin ran before",
+    )?;
+    let said = host.wait_for(ADMIN, "all tried")?;
+    ensure!(
+        !said.contains("pulling"),
+        "admin pulled what is there: {said}"
+    );
+
+    // What the host replaces of its files is new in a container that runs, too.
+    set(
+        &api,
+        &json!({
+            "network": { "hosts": [["192.0.2.7", ["added.example"]]] },
+            "dns": { "name-servers": ["192.0.2.53"] },
+        }),
+    )?;
+    machine.wait_until("control sees other names and servers", SAID, || {
+        let files = ["cat", "/etc/hosts", "/etc/resolv.conf"];
+        exec::run_in(&host.client(), "control", &files, None).is_ok_and(|(said, _)| {
+            said.contains("added.example") && said.contains("nameserver 192.0.2.53")
+        })
+    })?;
+
     // A runtime that dies takes its containers along, and they come back.
     set(
         &api,
@@ -256,6 +287,7 @@ fn check_ordinary(said: &str) -> Result<()> {
         "label: system_u:system_r:control_t:s0-s0:c0.c1023",
         "variable: localhost,127.0.0.1",
         "inventory: {",
+        "sees names and their servers",
         "sees authorities",
         "sees bundles",
         "sees secrets by the API",
