@@ -4,8 +4,9 @@
 //! All manifests are applied at once, then each check sees to its own pods.
 
 use super::cluster::{NODE, Node};
+use super::host_containers::{ROOT_TRIES, check_root};
 use super::{boot, set};
-use crate::evidence::Journal;
+use crate::evidence::{Entry, Journal};
 use crate::stage::{BOOT, Stage};
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
@@ -58,6 +59,11 @@ const CHECKS: &[Check] = &[
         see: host_paths,
     },
     Check {
+        about: "a privileged pod gets at the host, but neither at its image, /etc nor settings",
+        manifest: ROOT,
+        see: root_is_kept_from_what_protects_the_host,
+    },
+    Check {
         about: "a static pod of the settings runs",
         manifest: "",
         see: static_pod_runs,
@@ -102,7 +108,6 @@ pub(crate) fn pods(stage: &mut Stage<'_>) -> Result<()> {
     let manifests: Vec<&str> = CHECKS
         .iter()
         .map(|check| check.manifest)
-        .chain([ROOT])
         .filter(|manifest| !manifest.is_empty())
         .collect();
     let manifests = manifests.join("---\n");
@@ -434,7 +439,28 @@ spec:
     image: IMAGE
     args: ["-c", "trap exit TERM; sleep 1000000 & wait"]
     securityContext: { privileged: true }
+    volumeMounts: [{ name: host, mountPath: /host }]
+  volumes: [{ name: host, hostPath: { path: / } }]
 "#;
+/// Programs by which it tries what is refused.
+const ROOT_TRESPASSERS: [&str; 4] = ["busybox", "mount", "sh", TRESPASSER];
+
+fn root_is_kept_from_what_protects_the_host(pods: &Pods<'_>) -> Result<()> {
+    pods.wait_ready("root")?;
+    let script = format!(
+        "exec 2>&1; host=/host\n{ROOT_TRIES}\n\
+         grep CapEff /proc/self/status; cat /proc/self/attr/current"
+    );
+    let said = pods.exec("root", &["sh", "-c", &script])?;
+    check_root(&said)
+        .and_then(|()| {
+            for expected in ["CapEff:\t000001ffffffffff", "system_u:system_r:super_t:s0"] {
+                ensure!(said.contains(expected), "it does not say {expected:?}");
+            }
+            Ok(())
+        })
+        .with_context(|| format!("it said: {said}"))
+}
 
 /// A container that runs: what identifies it, when it was started, how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -707,7 +733,11 @@ impl<'a> Pods<'a> {
 /// the scenario has caused.
 fn check_journal(journal: &Journal) -> Result<()> {
     let refusals = journal.containing("avc:  denied");
-    let trespasser = format!("comm=\"{TRESPASSER}\"");
+    let is_caused = |entry: &&Entry| {
+        let of = |program: &str| entry.message.contains(&format!("comm=\"{program}\""));
+        of(TRESPASSER)
+            || entry.message.contains(":super_t:") && ROOT_TRESPASSERS.into_iter().any(of)
+    };
     let failures = journal.containing("Failed with result");
     let caused = [
         "kubelet.service: Failed with result 'signal'",
@@ -716,7 +746,7 @@ fn check_journal(journal: &Journal) -> Result<()> {
         ".scope: Failed with result 'oom-kill'",
     ];
     let odd: Vec<&str> = refusals
-        .filter(|entry| !entry.message.contains(&trespasser))
+        .filter(|entry| !is_caused(entry))
         .chain(failures.filter(|entry| !caused.iter().any(|text| entry.message.contains(text))))
         .map(|entry| entry.message.as_str())
         .collect();
