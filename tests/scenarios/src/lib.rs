@@ -332,6 +332,14 @@ pub const ALL: &[Scenario] = &[
         run: scenarios::doors::doors,
     },
     Scenario {
+        name: "image-push",
+        about: "the images of admin and control go to a registry with a password as they were built",
+        tier: Tier::Two,
+        budget: 20.0,
+        cluster: true,
+        run: scenarios::image_push::image_push,
+    },
+    Scenario {
         name: "bootstrap-containers",
         about: "bootstrap containers prepare disks before kubelet starts, once or always, and one that is essential and fails stops the boot",
         tier: Tier::Two,

@@ -9,6 +9,7 @@ pub(crate) mod doors;
 pub(crate) mod ec2;
 pub(crate) mod exec;
 pub(crate) mod host_containers;
+pub(crate) mod image_push;
 pub(crate) mod kubelet;
 pub(crate) mod many_pods;
 pub(crate) mod network;

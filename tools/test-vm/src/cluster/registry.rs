@@ -125,10 +125,30 @@ impl Registry {
         const LAYOUT: &str = "layout";
         let layout = self.folder.join(LAYOUT);
         image.write_layout(name, &layout)?;
-        let pushed = self.crane(&["push", LAYOUT, &format!("{}/{name}", host(self.port))]);
+        let pushed = self.crane(&["push", LAYOUT, &self.reference(name)]);
         fs::remove_dir_all(&layout)
             .with_context(|| format!("cannot remove {}", layout.display()))?;
         pushed.map(drop)
+    }
+
+    /// The name by which programs beside it know the image called `name`.
+    pub fn reference(&self, name: &str) -> String {
+        format!("{}/{name}", host(self.port))
+    }
+
+    /// The variables by which a client beside it trusts it and is let in.
+    pub fn client_environment(&self) -> [(&'static str, String); 2] {
+        let path = |name: &str| self.folder.join(name).display().to_string();
+        [
+            ("DOCKER_CONFIG", path("")),
+            ("SSL_CERT_FILE", path("authority.crt")),
+        ]
+    }
+
+    /// The digest of the image called `name`, as it is there.
+    pub fn digest(&self, name: &str) -> Result<String> {
+        let digest = self.crane(&["digest", &self.reference(name)])?;
+        Ok(digest.trim().to_string())
     }
 
     /// Drops all connections from now on.
@@ -152,7 +172,7 @@ impl Registry {
     /// Turns round a bit of the first layer of the image called `name` where it is
     /// stored, or turns it back.
     pub fn flip_bit_of(&self, name: &str) -> Result<()> {
-        let manifest = self.crane(&["manifest", &format!("{}/{name}", host(self.port))])?;
+        let manifest = self.crane(&["manifest", &self.reference(name)])?;
         let manifest: Value = serde_json::from_str(&manifest)
             .with_context(|| format!("the manifest of {name} is no JSON"))?;
         let digest = manifest["layers"][0]["digest"].as_str();
