@@ -29,14 +29,7 @@ pub fn init(level: Level) {
     // A second call finds a subscriber in place; the first one stays.
     let _ = if under_journald {
         let layer = tracing_subscriber::fmt::layer()
-            .event_format(SyslogLevel(
-                Format::default()
-                    .compact()
-                    .without_time()
-                    .with_level(false)
-                    .with_target(false)
-                    .with_ansi(false),
-            ))
+            .event_format(SyslogLevel::default())
             .with_writer(std::io::stderr);
         registry.with(layer).try_init()
     } else {
@@ -51,6 +44,13 @@ pub fn init(level: Level) {
 
 /// Puts journald's level prefix in front of each line.
 struct SyslogLevel(Format<Compact, ()>);
+
+impl Default for SyslogLevel {
+    fn default() -> Self {
+        let format = Format::default().compact().without_time();
+        Self(format.with_level(false).with_target(false).with_ansi(false))
+    }
+}
 
 impl<S, N> FormatEvent<S, N> for SyslogLevel
 where
@@ -100,14 +100,7 @@ mod tests {
         let sink = Sink::default();
         let writer = sink.clone();
         let layer = tracing_subscriber::fmt::layer()
-            .event_format(SyslogLevel(
-                Format::default()
-                    .compact()
-                    .without_time()
-                    .with_level(false)
-                    .with_target(false)
-                    .with_ansi(false),
-            ))
+            .event_format(SyslogLevel::default())
             .with_writer(move || writer.clone());
         let subscriber = tracing_subscriber::registry().with(layer);
         tracing::subscriber::with_default(subscriber, || {
