@@ -28,8 +28,9 @@ pub(crate) fn node_troubles(stage: &mut Stage<'_>) -> Result<()> {
     let user_data = node.builder.user_data.take().unwrap_or_default();
     let user_data = String::from_utf8(user_data).context("the user data is no text")?;
     let of_another = node.cluster.registry.certificate();
-    node.builder.user_data =
-        Some((user_data.replace(&certificate, &of_another) + SOON_OVER).into_bytes());
+    let user_data = user_data.replace(&certificate, &of_another) + SOON_OVER;
+    let (user_data, kubernetes) = without_cluster(&user_data)?;
+    node.builder.user_data = Some(user_data.into_bytes());
     node.builder.clock = Some(LATER);
     node.builder.services = Services {
         ntp: Some(0),
@@ -39,8 +40,10 @@ pub(crate) fn node_troubles(stage: &mut Stage<'_>) -> Result<()> {
 
     let mut machine = stage.start(&node.builder)?;
     // Nobody asks for a report: the host says this by itself.
-    machine.wait_for("bulkhead: node: the clock is wrong", BOOT + SAID)?;
+    machine.wait_for("bulkhead: node: no cluster is configured", BOOT + SAID)?;
     let mut host = Host::of(&mut machine, stage);
+    host.has("no-cluster")?;
+    set(&host.api, &kubernetes)?;
     host.has("clock")?;
     set(
         &host.api,
@@ -89,6 +92,12 @@ pub(crate) fn node_troubles(stage: &mut Stage<'_>) -> Result<()> {
     node.cluster.plane.apply(&sleeper("afterwards", &image))?;
     host.runs(&node, "pod/afterwards")?;
 
+    let threshold = |amount| json!({ "kubelet-configuration": { "evictionHard": { "memory.available": amount } } });
+    set(&host.api, &threshold("plenty"))?;
+    host.has("kubelet")?;
+    set(&host.api, &threshold("100Mi"))?;
+    host.has_none()?;
+
     let told = host
         .api
         .get("/settings?keys=settings.kubernetes.cluster-certificate")?;
@@ -107,7 +116,8 @@ pub(crate) fn node_troubles(stage: &mut Stage<'_>) -> Result<()> {
 }
 
 /// What the console was told when nobody may have been able to ask.
-const CONSOLE: [&str; 7] = [
+const CONSOLE: [&str; 8] = [
+    "node: no more of this: no cluster is configured, so kubelet does not run",
     "node: no more of this: the clock is wrong",
     "node: the API server's certificate is of another authority",
     "node: the API server refuses the node's credentials",
@@ -120,6 +130,19 @@ const CONSOLE: [&str; 7] = [
 /// A node that has been short of something says so for five minutes by default.
 const SOON_OVER: &str = "[settings.kubelet-configuration]\n\
                          evictionPressureTransitionPeriod = \"5s\"\n";
+
+/// User data without what says which cluster the node is of, and that as settings.
+fn without_cluster(user_data: &str) -> Result<(String, Value)> {
+    let mut document: toml::Table = user_data.parse().context("reading the user data")?;
+    let settings = document
+        .get_mut("settings")
+        .and_then(toml::Value::as_table_mut);
+    let kubernetes = settings
+        .and_then(|settings| settings.remove("kubernetes"))
+        .context("the user data does not say which cluster the node is of")?;
+    let kubernetes = serde_json::to_value(kubernetes).context("writing the settings as JSON")?;
+    Ok((document.to_string(), json!({ "kubernetes": kubernetes })))
+}
 
 /// Takes the room of the data partition but for a few percent.
 const FILLER: &str = r#"apiVersion: v1
