@@ -61,7 +61,7 @@ pub async fn use_only(client: &Client, user: &str, name: &str) -> Result<Vec<Str
     for (image, value) in steps.labels {
         label(client, image, &format!("{USED_BY}{user}"), value)
             .await
-            .with_context(|| format!("cannot note who uses {image}"))?;
+            .with_context(|| format!("cannot note who uses {}", image.name))?;
     }
     for image in &steps.remove {
         remove(client, image)
@@ -72,25 +72,26 @@ pub async fn use_only(client: &Client, user: &str, name: &str) -> Result<Vec<Str
 }
 
 /// What is to be done to images.
-#[derive(Debug, PartialEq, Eq)]
 struct Steps<'a> {
     /// The user's label gets this value.
-    labels: Vec<(&'a str, &'static str)>,
+    labels: Vec<(&'a Image, &'static str)>,
     remove: Vec<String>,
 }
 
-fn steps<'a>(images: &'a [Image], user: &str, name: &'a str) -> Steps<'a> {
+fn steps<'a>(images: &'a [Image], user: &str, name: &str) -> Steps<'a> {
     let own = format!("{USED_BY}{user}");
+    let (used, others): (Vec<&Image>, Vec<&Image>) =
+        images.iter().partition(|image| image.name == name);
     let mut steps = Steps {
-        labels: vec![(name, "yes")],
+        labels: used.into_iter().map(|image| (image, "yes")).collect(),
         remove: Vec::new(),
     };
-    let before = images.iter();
-    for image in before.filter(|image| image.name != name && image.labels.contains_key(&own)) {
+    let before = others.into_iter();
+    for image in before.filter(|image| image.labels.contains_key(&own)) {
         let mut labels = image.labels.keys();
         match labels.any(|label| label.starts_with(USED_BY) && *label != own) {
             // One that is empty is none.
-            true => steps.labels.push((&image.name, "")),
+            true => steps.labels.push((image, "")),
             false => steps.remove.push(image.name.clone()),
         }
     }
@@ -98,12 +99,12 @@ fn steps<'a>(images: &'a [Image], user: &str, name: &'a str) -> Steps<'a> {
 }
 
 /// Gives an image a label, beside those that it has.
-async fn label(client: &Client, name: &str, label: &str, value: &str) -> Result<()> {
+async fn label(client: &Client, image: &Image, label: &str, value: &str) -> Result<()> {
     let request = UpdateImage {
         image: Some(Image {
-            name: name.to_string(),
             labels: [(label.to_string(), value.to_string())].into(),
-            target: None,
+            // containerd dies of an image without a target, whichever fields are meant.
+            ..image.clone()
         }),
         fields: Some(Fields {
             paths: vec![format!("labels.{label}")],
@@ -258,15 +259,21 @@ mod tests {
             image("of-a-like-name", &["admin2"]),
             image("of-nobody", &[]),
         ];
-        let expected = Steps {
-            labels: vec![("new", "yes"), ("shared", "")],
-            remove: vec!["old".to_string(), "older".to_string()],
+        let check = |user, name, labels: &[(&str, &str)], remove: &[&str]| {
+            let steps = steps(&images, user, name);
+            let found = steps.labels.iter();
+            let found: Vec<_> = found
+                .map(|(image, value)| (image.name.as_str(), *value))
+                .collect();
+            assert_eq!(found, labels);
+            assert_eq!(steps.remove, remove);
         };
-        assert_eq!(steps(&images, "admin", "new"), expected);
-        let expected = Steps {
-            labels: vec![("shared", "yes")],
-            remove: vec!["of-another".to_string()],
-        };
-        assert_eq!(steps(&images, "control", "shared"), expected);
+        check(
+            "admin",
+            "new",
+            &[("new", "yes"), ("shared", "")],
+            &["old", "older"],
+        );
+        check("control", "shared", &[("shared", "yes")], &["of-another"]);
     }
 }
