@@ -319,7 +319,7 @@ pub const ALL: &[Scenario] = &[
         name: "host-containers",
         about: "host containers come from a registry, see of the host what they should, have commands run in them, and go when disabled",
         tier: Tier::Two,
-        budget: 300.0,
+        budget: 420.0,
         cluster: true,
         run: scenarios::host_containers::host_containers,
     },

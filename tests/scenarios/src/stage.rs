@@ -78,8 +78,9 @@ pub struct Stage<'a> {
 /// Processor seconds within which a machine must power off.
 const POWER_OFF: f64 = 25.0;
 /// Processor seconds within which a machine must complete its boot. Twice what it
-/// takes, since nothing is learnt from a machine that is given up too early.
-pub(crate) const BOOT: f64 = 90.0;
+/// takes a node, whose kubelet is waited for, since nothing is learnt from a machine
+/// that is given up too early.
+pub(crate) const BOOT: f64 = 150.0;
 
 /// The marks that the host prints on its console.
 pub(crate) mod marks {

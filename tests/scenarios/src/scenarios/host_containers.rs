@@ -67,20 +67,21 @@ ls /run/host-containerd /run/containerd && echo escaped-to-the-runtime
 pub(super) const ROOT_TRIES: &str = r#"
 echo "process 1: $(cat /proc/1/comm)"
 head -n 1 /proc/1/maps && echo sees into process 1
-: < /proc/1/mem && echo opens the memory of process 1
+true < /proc/1/mem && echo opens the memory of process 1
 echo "api: $(busybox nsenter -t 1 -m /usr/bin/systemctl is-active apiserver.service)"
 busybox chroot $host /usr/bin/apiclient get os | grep -q variant_id && echo speaks to the API
 dmesg > /dev/null && echo reads the log of the kernel
 head -c 1 /dev/vda > /dev/null && echo opens a disk
 cat /proc/sys/kernel/panic > /proc/sys/kernel/panic && echo sets kernel variables
 ls $host/run/containerd/containerd.sock && echo sees a runtime
-cat $host/var/lib/bulkhead/* > /dev/null && echo reads the file of settings
+settings=$(busybox find $host/var/lib/bulkhead -type f)
+cat $settings > /dev/null && echo reads the files of settings
 
 touch $host/etc/written && echo escaped-to-etc
 touch $host/usr/written && echo escaped-to-the-image
 mount -o remount,rw $host; touch $host/usr/written && echo escaped-by-remount
 touch $host/var/lib/bulkhead/written && echo escaped-to-settings
-for file in $host/var/lib/bulkhead/*; do : >> $file && echo escaped-to-the-file-of-settings; done
+for file in $settings; do true >> $file && echo escaped-to-$file; done
 for file in /etc/written /usr/written /var/lib/bulkhead/written; do
     touch /proc/1/root$file && echo escaped-through-proc-to$file
 done
@@ -336,7 +337,7 @@ pub(super) fn check_root(said: &str) -> Result<()> {
         "opens a disk",
         "sets kernel variables",
         "sees a runtime",
-        "reads the file of settings",
+        "reads the files of settings",
         "insmod: can't insert '/bin/busybox'",
     ] {
         ensure!(said.contains(expected), "it does not say {expected:?}");
