@@ -92,12 +92,6 @@ pub(crate) fn node_troubles(stage: &mut Stage<'_>) -> Result<()> {
     node.cluster.plane.apply(&sleeper("afterwards", &image))?;
     host.runs(&node, "pod/afterwards")?;
 
-    let threshold = |amount| json!({ "kubelet-configuration": { "evictionHard": { "memory.available": amount } } });
-    set(&host.api, &threshold("plenty"))?;
-    host.has("kubelet")?;
-    set(&host.api, &threshold("100Mi"))?;
-    host.has_none()?;
-
     let told = host
         .api
         .get("/settings?keys=settings.kubernetes.cluster-certificate")?;
