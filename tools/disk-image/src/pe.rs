@@ -1,6 +1,7 @@
 //! The parts of a PE32+ file that joining and signing need.
 
 use anyhow::{Context, Result, bail};
+use boot_slots::verity::BLOCK_SIZE;
 
 const SECTION_HEADER_SIZE: usize = 40;
 /// Offsets in the optional header of PE32+.
@@ -122,7 +123,10 @@ impl Pe {
     }
 
     /// `file` with `new` sections behind those that it has. They follow each
-    /// other in memory and in the file in the given order.
+    /// other in memory and in the file in the given order. Each ends at a multiple of
+    /// [`BLOCK_SIZE`] in the file, so that the next one has the same blocks however long
+    /// those before it are. What fills it up belongs to the section: bytes between sections
+    /// would be left out of what is signed.
     pub fn with_sections(&self, file: &[u8], new: &[NewSection]) -> Result<Vec<u8>> {
         let table_at = self.sections_at + self.sections.len() * SECTION_HEADER_SIZE;
         let first_raw = self.sections.iter().filter(|section| section.raw_size > 0);
@@ -141,10 +145,10 @@ impl Pe {
             .max()
             .unwrap_or(self.image_size);
         let mut added = 0u32;
+        let block_size = self.file_alignment.max(BLOCK_SIZE as u32);
         for (number, section) in new.iter().enumerate() {
             let content_size = u32::try_from(section.content.len())
                 .with_context(|| format!("section {} is too large", section.name))?;
-            let raw_size = content_size.next_multiple_of(self.file_alignment);
             let size = content_size.max(section.memory_size);
             address = address
                 .checked_next_multiple_of(self.section_alignment)
@@ -154,6 +158,10 @@ impl Pe {
                 0,
             );
             let raw_offset = u32::try_from(output.len()).context("it is too large")?;
+            let raw_size = (raw_offset.checked_add(content_size))
+                .and_then(|end| end.checked_next_multiple_of(block_size))
+                .context("it is too large")?
+                - raw_offset;
 
             let header = table_at + number * SECTION_HEADER_SIZE;
             output[header..header + SECTION_HEADER_SIZE].fill(0);
@@ -300,6 +308,33 @@ pub(crate) mod tests {
         assert_eq!(pe.sections[1].size, 4);
         assert_eq!(pe.sections[2].size, 0x10_000);
         assert_eq!(pe.image_size, 0x3000 + 0x10_000);
+    }
+
+    #[test]
+    fn a_section_has_its_blocks_whatever_precedes_it() {
+        let file = pe_file(b"code");
+        let content: Vec<u8> = (0..20_000u32).map(|number| (number >> 3) as u8).collect();
+        for length in [1, 511, 512, 4095, 4096, 4097] {
+            let first = vec![9; length];
+            let section = |name, content| NewSection {
+                name,
+                content,
+                memory_size: 0,
+            };
+            let new = [
+                section(".cmdline", &first[..]),
+                section(".linux", &content[..]),
+            ];
+            let joined = Pe::parse(&file).unwrap().with_sections(&file, &new);
+            let joined = joined.unwrap();
+            let pe = Pe::parse(&joined).unwrap();
+            let [_, first, last] = &pe.sections[..] else {
+                panic!("{} sections", pe.sections.len());
+            };
+            assert_eq!(last.raw_offset % BLOCK_SIZE, 0, "after {length} bytes");
+            assert_eq!(first.raw_offset + first.raw_size, last.raw_offset);
+            assert_eq!(joined.len() % BLOCK_SIZE, 0);
+        }
     }
 
     #[test]
