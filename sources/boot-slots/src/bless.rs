@@ -76,6 +76,24 @@ pub fn list(esp: &Path) -> Result<Vec<Entry>, EspError> {
     Ok(entries)
 }
 
+/// Opens the image of `version` for reading.
+pub fn open(esp: &Path, version: &str) -> Result<File, EspError> {
+    let folder = esp.join(FOLDER);
+    let mut entries = list(esp)?.into_iter();
+    let Some(entry) = entries.find(|entry| entry.version == version) else {
+        return Err(EspError::NoImage {
+            version: version.to_string(),
+            folder,
+        });
+    };
+    let path = folder.join(entry.to_string());
+    File::open(&path).map_err(|source| EspError::Io {
+        action: "open",
+        path,
+        source,
+    })
+}
+
 /// Takes the counters from the image of `version`: it completed a boot.
 pub fn bless(esp: &Path, version: &str) -> Result<(), EspError> {
     set_tries(esp, version, Tries::Blessed)
@@ -345,6 +363,19 @@ mod tests {
         let error = bless(esp.path(), "2").unwrap_err().to_string();
         assert!(error.contains("version 2"), "{error}");
         assert_eq!(names(esp.path()), ["bulkhead_1.efi"]);
+    }
+
+    #[test]
+    fn an_image_is_opened_whatever_its_counters_are() {
+        for name in ["bulkhead_1.efi", "bulkhead_1+2-1.efi"] {
+            let esp = esp(&["bulkhead_2+3.efi", name]);
+            let mut content = String::new();
+            let mut file = open(esp.path(), "1").unwrap();
+            file.read_to_string(&mut content).unwrap();
+            assert_eq!(content, name);
+            let error = open(esp.path(), "3").unwrap_err();
+            assert!(matches!(error, EspError::NoImage { .. }), "{error}");
+        }
     }
 
     #[test]

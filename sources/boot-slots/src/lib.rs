@@ -10,6 +10,7 @@
 //! - [`layout`]: the partitions, their types, names and sizes; start here
 //! - [`gpt`]: reading, writing and growing the partition table
 //! - [`verity`]: superblock, hash tree and root hash
+//! - [`blocks`]: the same digests of any other file, as a list
 //! - [`entry`]: names of unified kernel images and the order in which they boot
 //! - [`bless`]: what lies on the EFI system partition, and renaming it
 //! - [`record`]: the counter of failed boots on the state partition
@@ -23,6 +24,7 @@ extern crate alloc;
 
 pub mod addon;
 pub mod bless;
+pub mod blocks;
 pub mod entry;
 pub mod gpt;
 pub mod layout;

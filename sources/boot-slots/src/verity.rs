@@ -393,7 +393,10 @@ fn level_blocks(data_blocks: u64) -> Vec<u64> {
 }
 
 /// The digests of all data blocks, one after the other.
-fn hash_image<D: ReadAt + Sync + ?Sized>(image: &D, data_blocks: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn hash_image<D: ReadAt + Sync + ?Sized>(
+    image: &D,
+    data_blocks: u64,
+) -> io::Result<Vec<u8>> {
     /// What one thread reads at once.
     const CHUNK_BLOCKS: usize = 256;
     let mut digests = vec![0; data_blocks as usize * DIGEST_SIZE];

@@ -56,6 +56,10 @@ pub struct Update {
 pub struct Images {
     /// The signed kernel image.
     pub boot: TargetName,
+    /// The list of its blocks, by which a host fetches only those that it does not have.
+    /// Without it the kernel image is fetched whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_blocks: Option<TargetName>,
     /// The root's file system.
     pub root: TargetName,
     /// The root's verity tree.
@@ -207,9 +211,26 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_the_kernel_images_blocks_is_there_or_not() {
+        let mut update = update("1.0.0");
+        let list = |update: &serde_json::Value| {
+            let json = json!({"updates": [update]});
+            let manifest = Manifest::parse(json.to_string().as_bytes()).unwrap();
+            let again = serde_json::to_value(&manifest).unwrap();
+            assert_eq!(again["updates"], json["updates"]);
+            let list = &manifest.updates()[0].images.boot_blocks;
+            list.as_ref().map(|name| name.as_str().to_string())
+        };
+        assert_eq!(list(&update), None);
+        update["images"]["boot_blocks"] = json!("b.blocks");
+        assert_eq!(list(&update).as_deref(), Some("b.blocks"));
+    }
+
+    #[test]
     fn later_fields_are_passed_over() {
         let mut update = update("1.0.0");
         update["later"] = json!(1);
+        update["images"]["later"] = json!("x");
         let json = json!({"updates": [update], "later": {}});
         assert_eq!(
             Manifest::parse(json.to_string().as_bytes())

@@ -25,6 +25,7 @@ use sysutil::time::Time;
 use update_metadata::{Host as Chooser, Update, Version, VersionLock};
 
 use crate::connect::Connector;
+use crate::kernel_image;
 use crate::repository::Repository;
 use crate::slot::{self, Disk};
 use crate::state::{Facts, Outcome, Record, Refusal, StagedImage, State};
@@ -37,8 +38,6 @@ const TRUST: &str = "usr/share/bulkhead/update-root.json";
 const SEEN: &str = "var/lib/bulkhead/updates/metadata";
 /// The largest of these files.
 const LIMIT: u64 = 4 * 1024 * 1024;
-/// The largest kernel image: twice that and the boot loader fit the ESP.
-const KERNEL_IMAGE_MAX: u64 = 60 * 1024 * 1024;
 /// The largest hash tree: what the partition takes.
 const TREE_MAX: u64 = boot_slots::layout::VERITY_SIZE;
 
@@ -193,9 +192,10 @@ impl<D: Disk> Host<D> {
         // The trees need room that the kernel image takes now.
         drop((old, tree));
 
-        let image = runtime.block_on(repository.read(&update.images.boot, KERNEL_IMAGE_MAX))?;
-        check_kernel_image(&image, &version, &root_hash)
-            .with_context(|| format!("checking {}", update.images.boot.as_str()))?;
+        let release = (version.as_str(), &root_hash);
+        let images = &update.images;
+        let fetching = kernel_image::fetch(&self.disk, &self.version, &repository, images, release);
+        let image = runtime.block_on(fetching)?;
         self.disk.with_esp(|esp| {
             boot_slots::bless::stage(esp, &version, &image)?;
             boot_slots::bless::publish(esp, &version)?;
@@ -424,27 +424,6 @@ impl<D: Disk> Host<D> {
             Err((_, error)) => Err(error).with_context(|| format!("locking {}", path.display())),
         }
     }
-}
-
-/// A kernel image of another release would start and not find its root.
-fn check_kernel_image(image: &[u8], version: &str, root_hash: &RootHash) -> Result<()> {
-    for argument in [
-        format!("bulkhead.root={root_hash}"),
-        format!("bulkhead.version={version}"),
-    ] {
-        let wanted = argument.as_bytes();
-        let is_there = (image.windows(wanted.len() + 1)).any(|window| {
-            window.strip_prefix(wanted).is_some_and(|rest| {
-                rest.iter()
-                    .all(|byte| byte.is_ascii_whitespace() || *byte == 0)
-            })
-        });
-        ensure!(
-            is_there,
-            "the kernel image does not have the argument {argument}"
-        );
-    }
-    Ok(())
 }
 
 fn result(command: UpdateCommand, done: &Result<()>) -> UpdateCommandResult {

@@ -1,12 +1,12 @@
-//! Where each block of a new image comes from: blocks that the running image has, too, are
+//! Where each block of a new file comes from: blocks that the running image has, too, are
 //! copied, and the rest is fetched.
 //!
-//! Pure: from two hash trees to a plan. What a block must hash to is known from the new
-//! tree, so neither the running image nor the server has to be believed.
+//! Pure: from the digests of both to a plan. What a block must hash to is known from the new
+//! ones, so neither what is here nor the server has to be believed.
 
 use std::ops::Range;
 
-use boot_slots::verity::{BLOCK_SIZE, Tree, hash_block};
+use boot_slots::verity::{BLOCK_SIZE, hash_block};
 
 /// Blocks that lie between two that are missing and are fetched with them: a request of
 /// its own costs more than this.
@@ -19,27 +19,27 @@ const RANGE_MAX: u64 = 2048;
 pub enum Source {
     /// It is all zeros.
     Zeros,
-    /// It is this block of the running image.
-    Running(u32),
+    /// It is this block of what is here.
+    Here(u32),
     /// The repository.
     Repository,
 }
 
-/// Where each block of an image comes from.
+/// Where each block of a file comes from.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
     sources: Vec<Source>,
 }
 
 impl Plan {
-    /// Compares two trees; without one of a running image everything is fetched.
-    pub fn new(new: &Tree, running: Option<&Tree>) -> Self {
+    /// For a file of blocks with digests `new`, where a file with digests `here` is.
+    pub fn new<'n, 'h>(
+        new: impl Iterator<Item = &'n [u8]>,
+        here: impl Iterator<Item = &'h [u8]>,
+    ) -> Self {
         // The first half of a digest finds a block, the whole digest is compared when the
         // block is read: 16 bytes a block instead of a map of digests.
-        let mut known: Vec<(u64, u32)> = match running {
-            Some(tree) => (tree.digests().map(short)).zip(0..).collect(),
-            None => Vec::new(),
-        };
+        let mut known: Vec<(u64, u32)> = here.map(short).zip(0..).collect();
         known.sort_unstable();
         let zeros = hash_block(&[0; BLOCK_SIZE]);
         let source = |digest: &[u8]| {
@@ -49,12 +49,12 @@ impl Plan {
             let short = short(digest);
             let at = known.partition_point(|(other, _)| *other < short);
             match known.get(at) {
-                Some((other, block)) if *other == short => Source::Running(*block),
+                Some((other, block)) if *other == short => Source::Here(*block),
                 _ => Source::Repository,
             }
         };
         Self {
-            sources: new.digests().map(source).collect(),
+            sources: new.map(source).collect(),
         }
     }
 
@@ -96,26 +96,32 @@ fn short(digest: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use boot_slots::verity::build;
 
-    /// An image whose blocks are filled with these bytes.
-    fn tree(blocks: &[u8]) -> Tree {
-        let image: Vec<u8> = blocks.iter().flat_map(|byte| [*byte; BLOCK_SIZE]).collect();
-        let built = build(&image).unwrap();
-        Tree::read(&built.bytes, &built.root_hash).unwrap()
+    /// Digests of blocks that are filled with these bytes.
+    fn digests(blocks: &[u8]) -> Vec<[u8; 32]> {
+        let digest = |byte: &u8| hash_block(&[*byte; BLOCK_SIZE]);
+        blocks.iter().map(digest).collect()
+    }
+
+    fn plan(new: &[u8], here: &[u8]) -> Plan {
+        let (new, here) = (digests(new), digests(here));
+        Plan::new(
+            new.iter().map(|digest| &digest[..]),
+            here.iter().map(|digest| &digest[..]),
+        )
     }
 
     #[test]
     fn blocks_come_from_where_they_are() {
-        use Source::{Repository, Running, Zeros};
-        let plan = Plan::new(&tree(&[7, 0, 3, 9, 7]), Some(&tree(&[1, 7, 3, 0])));
+        use Source::{Here, Repository, Zeros};
+        let mixed = plan(&[7, 0, 3, 9, 7], &[1, 7, 3, 0]);
         assert_eq!(
-            plan.sources(),
-            [Running(1), Zeros, Running(2), Repository, Running(1)]
+            mixed.sources(),
+            [Here(1), Zeros, Here(2), Repository, Here(1)]
         );
-        assert_eq!(plan.ranges(), vec![3..4; 1]);
-        let plan = Plan::new(&tree(&[7, 0, 3]), None);
-        assert_eq!(plan.sources(), [Repository, Zeros, Repository]);
+        assert_eq!(mixed.ranges(), vec![3..4; 1]);
+        let alone = plan(&[7, 0, 3], &[]);
+        assert_eq!(alone.sources(), [Repository, Zeros, Repository]);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! `update@…`. Start at [`state::State`], the states and what leads from one to another,
 //! and at [`commands::Host::run`], the commands. [`repository`] is the signed repository as
 //! a host sees it, [`http`] and [`connect`] how it is reached, [`delta`] what need not be
-//! fetched, and [`slot`] how a slot is filled. Names and order of kernel images are `boot-slots`'
+//! fetched, [`fill`] how a file is put together from that and the rest, and [`slot`] and
+//! [`kernel_image`] what is special about the two files that are. Names and order of kernel images are `boot-slots`'
 //! business, blessing `system-config`'s, and which update a host takes
 //! `update-metadata`'s.
 //!
@@ -14,7 +15,9 @@
 pub mod commands;
 pub mod connect;
 pub mod delta;
+pub mod fill;
 pub mod http;
+pub mod kernel_image;
 pub mod repository;
 pub mod slot;
 pub mod state;

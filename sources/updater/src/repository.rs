@@ -31,6 +31,8 @@ pub struct File {
     pub server: Server,
     /// Its bytes, as the signed metadata says.
     pub length: u64,
+    /// Its SHA-256, as the signed metadata says.
+    pub digest: Vec<u8>,
 }
 
 impl Repository {
@@ -108,6 +110,7 @@ impl Repository {
         Ok(File {
             server: Server::new(self.connector.clone(), url),
             length: target.length,
+            digest: target.hashes.sha256.iter().copied().collect(),
         })
     }
 

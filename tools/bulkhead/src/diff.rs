@@ -2,12 +2,13 @@
 
 use crate::output;
 use anyhow::{Context, Result, ensure};
+use boot_slots::blocks::BlockList;
 use boot_slots::verity::Tree;
 use buildsys::image::description::Description;
 use buildsys::progress::size;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use update_repository::predict;
 
@@ -32,7 +33,7 @@ struct Difference {
     packages: BTreeMap<String, [Option<String>; 2]>,
     /// Files of the update, in the order in which they are fetched.
     files: Vec<FileCost>,
-    /// Requests for ranges of the root.
+    /// Requests for ranges of root and kernel image.
     requests: usize,
 }
 
@@ -86,7 +87,7 @@ pub fn run(args: Args) -> Result<()> {
         fetched: difference.sum(|file| file.fetched),
     };
     print_cost(&together);
-    println!("  in {} requests for the root", difference.requests);
+    println!("  in {} requests for ranges", difference.requests);
     Ok(())
 }
 
@@ -104,6 +105,7 @@ fn print_cost(cost: &FileCost) {
 pub struct Image {
     about: Description,
     tree: Tree,
+    kernel_image: BlockList,
 }
 
 impl Image {
@@ -116,7 +118,15 @@ impl Image {
         let root_hash = root_hash.with_context(|| format!("root hash of {}", folder.display()))?;
         let tree = Tree::read(&tree, &root_hash)
             .with_context(|| format!("cannot use {}", path.display()))?;
-        Ok(Self { about, tree })
+        let path = folder.join("bulkhead.efi");
+        let kernel_image = File::open(&path).and_then(|image| BlockList::of(&image));
+        let kernel_image =
+            kernel_image.with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self {
+            about,
+            tree,
+            kernel_image,
+        })
     }
 
     /// Bytes that a host that runs this one fetches to be updated to `new`.
@@ -142,18 +152,21 @@ impl Image {
 }
 
 fn compare(old: &Image, new: &Image) -> Difference {
-    let fetched = predict(&old.tree, &new.tree);
-    let whole = |name, whole| FileCost {
+    let sizes = &new.about.sizes;
+    let root = predict(old.tree.digests(), new.tree.digests(), sizes.root);
+    let (before, after) = (&old.kernel_image, &new.kernel_image);
+    let kernel_image = predict(before.digests(), after.digests(), sizes.kernel_image);
+    let cost = |name, whole, fetched| FileCost {
         name,
         whole,
-        fetched: whole,
+        fetched,
     };
-    let sizes = &new.about.sizes;
-    let (before, after) = (old.packages(), new.packages());
-    let names = before.keys().chain(after.keys());
+    let whole = |name, bytes| cost(name, bytes, bytes);
+    let packages = [old.packages(), new.packages()];
+    let names = packages.iter().flat_map(BTreeMap::keys);
     let packages = names
         .filter_map(|name| {
-            let versions = [before.get(name), after.get(name)];
+            let versions = packages.each_ref().map(|packages| packages.get(name));
             let versions = versions.map(|version| version.map(|text| text.to_string()));
             (versions[0] != versions[1]).then(|| (name.clone(), versions))
         })
@@ -162,14 +175,11 @@ fn compare(old: &Image, new: &Image) -> Difference {
         packages,
         files: vec![
             whole("root.verity", sizes.verity),
-            FileCost {
-                name: "root.erofs",
-                whole: sizes.root,
-                fetched: fetched.bytes,
-            },
-            whole("bulkhead.efi", sizes.kernel_image),
+            cost("root.erofs", sizes.root, root.bytes),
+            whole("boot.blocks", after.bytes().len() as u64),
+            cost("bulkhead.efi", sizes.kernel_image, kernel_image.bytes),
         ],
-        requests: fetched.requests,
+        requests: root.requests + kernel_image.requests,
     }
 }
 
@@ -182,6 +192,10 @@ mod tests {
     fn image(blocks: std::ops::Range<u8>, packages: &[(&str, &str)]) -> Image {
         let root: Vec<u8> = blocks.flat_map(|byte| [byte; BLOCK_SIZE]).collect();
         let built = build(&root).unwrap();
+        // A kernel that they share, and then the root's first block in the place of what a
+        // release has for itself.
+        let kernel: Vec<u8> = (200..=255u8).flat_map(|byte| [byte; BLOCK_SIZE]).collect();
+        let kernel = [&kernel[..], &root[..BLOCK_SIZE / 2]].concat();
         let packages = packages.iter().map(|(name, version)| PackageLine {
             name: name.to_string(),
             version: version.to_string(),
@@ -193,12 +207,13 @@ mod tests {
                 sizes: Sizes {
                     root: root.len() as u64,
                     verity: built.bytes.len() as u64,
-                    kernel_image: 7,
+                    kernel_image: kernel.len() as u64,
                     ..Sizes::default()
                 },
                 ..Description::default()
             },
             tree: Tree::read(&built.bytes, &built.root_hash).unwrap(),
+            kernel_image: BlockList::of(&kernel).unwrap(),
         }
     }
 
@@ -220,7 +235,8 @@ mod tests {
         );
         let fetched: Vec<u64> = difference.files.iter().map(|file| file.fetched).collect();
         let verity = new.about.sizes.verity;
-        assert_eq!(fetched, [verity, 10 * BLOCK_SIZE as u64, 7]);
-        assert_eq!(difference.requests, 1);
+        let (root, list, kernel) = (10 * BLOCK_SIZE as u64, 57 * 32, BLOCK_SIZE as u64 / 2);
+        assert_eq!(fetched, [verity, root, list, kernel]);
+        assert_eq!(difference.requests, 2);
     }
 }

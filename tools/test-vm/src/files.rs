@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-/// How it serves the files whose names end in `root.erofs`. Everything else it serves as
-/// it should.
+/// How it serves the large files, whose names end in `root.erofs` or `boot.efi`. Everything
+/// else it serves as it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     /// As asked for.
@@ -29,11 +29,13 @@ pub enum Manner {
     MovedToPlain,
 }
 
-/// What was sent of roots.
+/// What was sent of large files.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// Bytes of them.
+    /// Bytes of roots.
     pub root_bytes: AtomicU64,
+    /// Bytes of kernel images.
+    pub kernel_bytes: AtomicU64,
     /// Requests that were sent elsewhere.
     pub moved: AtomicU64,
 }
@@ -99,11 +101,19 @@ fn answer(stream: impl Read + Write, folder: &Path, manner: Manner, sent: &Sent)
             }
         };
         let size = file.metadata()?.len();
-        let is_root = path.to_string_lossy().ends_with("root.erofs");
+        let bytes_of = match path.to_string_lossy() {
+            name if name.ends_with("root.erofs") => Some(&sent.root_bytes),
+            name if name.ends_with("boot.efi") => Some(&sent.kernel_bytes),
+            _ => None,
+        };
+        let manner = match bytes_of {
+            Some(_) => manner,
+            None => Manner::Ranges,
+        };
         let place = match manner {
-            Manner::MovedTo(port) if is_root => Some(format!("//127.0.0.1:{port}/")),
-            Manner::MovedHere if is_root => Some("/".to_string()),
-            Manner::MovedToPlain if is_root => Some("http://127.0.0.1/".to_string()),
+            Manner::MovedTo(port) => Some(format!("//127.0.0.1:{port}/")),
+            Manner::MovedHere => Some("/".to_string()),
+            Manner::MovedToPlain => Some("http://127.0.0.1/".to_string()),
             _ => None,
         };
         if let Some(place) = place {
@@ -118,9 +128,7 @@ fn answer(stream: impl Read + Write, folder: &Path, manner: Manner, sent: &Sent)
             continue;
         }
         let (status, extra, start, length) = match range {
-            Some((first, last))
-                if first <= last && last < size && !(is_root && manner == Manner::Whole) =>
-            {
+            Some((first, last)) if first <= last && last < size && manner != Manner::Whole => {
                 let extra = format!("Content-Range: bytes {first}-{last}/{size}\r\n");
                 ("206 Partial Content", extra, first, last + 1 - first)
             }
@@ -129,20 +137,19 @@ fn answer(stream: impl Read + Write, folder: &Path, manner: Manner, sent: &Sent)
         let mut body = vec![0; usize::try_from(length).map_err(io::Error::other)?];
         file.read_exact_at(&mut body, start)?;
         let mut is_cut = false;
-        if is_root {
-            match manner {
-                Manner::CutAfter(most) if most < body.len() => {
-                    body.truncate(most);
-                    is_cut = true;
-                }
-                Manner::WrongBytes => {
-                    let middle = body.len() / 2;
-                    body[middle] ^= 1;
-                }
-                _ => {}
+        match manner {
+            Manner::CutAfter(most) if most < body.len() => {
+                body.truncate(most);
+                is_cut = true;
             }
-            sent.root_bytes
-                .fetch_add(body.len() as u64, Ordering::SeqCst);
+            Manner::WrongBytes => {
+                let middle = body.len() / 2;
+                body[middle] ^= 1;
+            }
+            _ => {}
+        }
+        if let Some(bytes) = bytes_of {
+            bytes.fetch_add(body.len() as u64, Ordering::SeqCst);
         }
         let stream = reader.get_mut();
         write!(

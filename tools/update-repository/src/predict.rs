@@ -1,10 +1,10 @@
-//! What an update costs a host, from the trees of both images.
+//! What an update costs a host, from the digests of both images' blocks.
 
-use boot_slots::verity::{BLOCK_SIZE, Tree};
+use boot_slots::verity::BLOCK_SIZE;
 use serde::Serialize;
 use updater::delta::Plan;
 
-/// What a host fetches of a root.
+/// What a host fetches of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Fetched {
     /// Bytes.
@@ -13,12 +13,19 @@ pub struct Fetched {
     pub requests: usize,
 }
 
-/// What a host fetches of the root of `new` that runs `old`.
-pub fn predict(old: &Tree, new: &Tree) -> Fetched {
-    let ranges = Plan::new(new, Some(old)).ranges();
-    let blocks: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+/// What a host fetches that has a file of blocks `old`, of the `length` bytes of `new`.
+pub fn predict<'o, 'n>(
+    old: impl Iterator<Item = &'o [u8]>,
+    new: impl Iterator<Item = &'n [u8]>,
+    length: u64,
+) -> Fetched {
+    let ranges = Plan::new(new, old).ranges();
+    let offset = |block: u64| length.min(block * BLOCK_SIZE as u64);
+    let bytes = ranges
+        .iter()
+        .map(|range| offset(range.end) - offset(range.start));
     Fetched {
-        bytes: blocks * BLOCK_SIZE as u64,
+        bytes: bytes.sum(),
         requests: ranges.len(),
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{Keys, MANIFEST, wait_for};
 use anyhow::{Context, Result, bail};
+use boot_slots::blocks::BlockList;
 use jiff::Timestamp;
 use std::fs::{self, File};
 use std::io;
@@ -76,14 +77,22 @@ impl Repository {
 
     /// Adds a release, and lets all hosts go up to it. The first one makes the repository.
     pub fn add(&self, keys: &Keys, release: &Release) -> Result<()> {
+        let staging = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let list = staging.path().join("boot.blocks");
+        File::open(&release.boot)
+            .and_then(|image| fs::write(&list, BlockList::of(&image)?.bytes()))
+            .with_context(|| format!("cannot list the blocks of {}", release.boot.display()))?;
         self.edit(keys, |manifest, targets| {
+            let boot_blocks = self.target(release, "boot.blocks")?;
             let images = Images {
                 boot: self.target(release, "boot.efi")?,
+                boot_blocks: Some(boot_blocks.clone()),
                 root: self.target(release, "root.erofs")?,
                 hash: self.target(release, "root.verity")?,
             };
             for (name, path) in [
                 (&images.boot, &release.boot),
+                (&boot_blocks, &list),
                 (&images.root, &release.root),
                 (&images.hash, &release.hash),
             ] {

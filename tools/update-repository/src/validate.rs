@@ -1,6 +1,7 @@
 //! Whether a repository is what a host can be updated from, as a host sees it.
 
 use anyhow::{Context, Result, ensure};
+use boot_slots::blocks::BlockList;
 use boot_slots::verity::{self, RootHash};
 use hyper_util::client::proxy::matcher::Matcher;
 use std::path::Path;
@@ -16,13 +17,14 @@ const LARGEST: u64 = 2 * 1024 * 1024 * 1024;
 pub struct Checked {
     /// What the manifest says of it.
     pub update: Update,
-    /// Bytes of its three files.
+    /// Bytes of its files.
     pub bytes: u64,
 }
 
 /// Fetches everything from the addresses of the folders of metadata and files, and checks it:
 /// signatures and dates as a host does that knows `root`, each file's digest, that root and tree
-/// have the root hash of the manifest, and that the kernel image names it and the version.
+/// have the root hash of the manifest, that the kernel image names it and the version, and that
+/// the list of its blocks is right.
 pub fn validate(root: &[u8], metadata: &str, targets: &str) -> Result<Vec<Checked>> {
     // A host that has seen nothing yet.
     let seen = tempfile::tempdir().context("cannot make a temporary folder")?;
@@ -81,8 +83,18 @@ async fn check(repository: &Repository, update: &Update) -> Result<u64> {
             String::from_utf8_lossy(argument)
         );
     }
-    Ok([boot, root, hash]
-        .iter()
+    let mut bytes: u64 = [&boot, &root, &hash]
         .map(|file| file.len() as u64)
-        .sum())
+        .iter()
+        .sum();
+    if let Some(name) = &update.images.boot_blocks {
+        let list = read(name).await?;
+        ensure!(
+            list == BlockList::of(&boot)?.bytes(),
+            "{} does not list the blocks of the kernel image",
+            name.as_str()
+        );
+        bytes += list.len() as u64;
+    }
+    Ok(bytes)
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Result;
 use api_types::{UPDATE_STATUS, UpdateCommand, UpdateStatus};
@@ -16,14 +17,21 @@ use boot_slots::layout::{Role, Slot};
 use boot_slots::record::BootRecord;
 use boot_slots::verity::{BLOCK_SIZE, RootHash, Verity, build, verify};
 use hyper_util::client::proxy::matcher::{Builder, Matcher};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use sysutil::time::Time;
 use test_vm::files::{Manner, Sent, serve_over};
+use tough::editor::RepositoryEditor;
+use tough::key_source::{KeySource, LocalKeySource};
+use tough::schema::Target;
+use tough::{FilesystemTransport, IntoVec, RepositoryLoader, TargetName};
 use update_metadata::Waves;
-use update_repository::{Keys, Release, Repository};
+use update_repository::{Keys, MANIFEST, Release, Repository};
 use updater::commands::{Ended, Host};
 use updater::connect::{Connector, Trusted};
 use updater::slot::Disk;
 use updater::state::Refusal;
+use url::Url;
 
 pub const ARCH: &str = std::env::consts::ARCH;
 
@@ -70,6 +78,11 @@ impl Server {
         self.sent.root_bytes.load(Ordering::SeqCst)
     }
 
+    /// Bytes of kernel images that were sent.
+    pub fn kernel_bytes(&self) -> u64 {
+        self.sent.kernel_bytes.load(Ordering::SeqCst)
+    }
+
     /// Requests that were sent elsewhere.
     pub fn moved(&self) -> u64 {
         self.sent.moved.load(Ordering::SeqCst)
@@ -83,6 +96,20 @@ pub fn image(blocks: impl Iterator<Item = u32>) -> (Vec<u8>, Verity) {
         .collect();
     let built = build(&image).unwrap();
     (image, built)
+}
+
+/// Bytes of [`kernel`] that are not blocks of numbers.
+pub const OWN_BYTES: usize = BLOCK_SIZE + 100;
+
+/// The kernel image of a version and root: a block that is its own, these blocks, and the
+/// beginning of another one that is its own.
+pub fn kernel(version: &str, root_hash: &RootHash, blocks: impl Iterator<Item = u32>) -> Vec<u8> {
+    let line = format!("kernel bulkhead.version={version} bulkhead.root={root_hash} quiet");
+    let mut kernel = line.as_bytes().to_vec();
+    kernel.resize(BLOCK_SIZE, b' ');
+    kernel.extend(image(blocks).0);
+    kernel.extend(&line.as_bytes()[..100]);
+    kernel
 }
 
 /// How a host below `folder` reaches servers.
@@ -132,7 +159,9 @@ impl Fixture {
         let write = |role, bytes: &[u8]| disk.partition(role).unwrap().write_all_at(bytes, 0);
         write(Role::Root(Slot::A), &bytes).unwrap();
         write(Role::Verity(Slot::A), &running.bytes).unwrap();
-        fs::write(at("disk/esp").join(FOLDER).join("bulkhead_1.0.0.efi"), "1").unwrap();
+        let image = kernel("1.0.0", &running.root_hash, 1..100);
+        let path = at("disk/esp").join(FOLDER).join("bulkhead_1.0.0.efi");
+        fs::write(path, image).unwrap();
         let mut record = BootRecord::default();
         record.bless(&running.root_hash);
         record.write(&disk.partition(Role::State).unwrap()).unwrap();
@@ -148,13 +177,20 @@ impl Fixture {
         Repository::new(&self.repository_folder(), "v", ARCH)
     }
 
-    /// Releases an image of these blocks.
+    /// Releases an image of these blocks, with the kernel of the one that runs.
     pub fn release(&self, version: &str, blocks: impl Iterator<Item = u32>) -> RootHash {
+        self.release_with(version, blocks, 1..100)
+    }
+
+    /// The same, with another kernel.
+    pub fn release_with(
+        &self,
+        version: &str,
+        blocks: impl Iterator<Item = u32>,
+        kernel_blocks: impl Iterator<Item = u32>,
+    ) -> RootHash {
         let (bytes, built) = image(blocks);
-        let kernel = format!(
-            "kernel bulkhead.version={version} bulkhead.root={} quiet",
-            built.root_hash
-        );
+        let kernel = kernel(version, &built.root_hash, kernel_blocks);
         let file = |what: &str, bytes: &[u8]| {
             let path = self.folder.path().join(what);
             fs::write(&path, bytes).unwrap();
@@ -164,12 +200,64 @@ impl Fixture {
             version: version.to_string().try_into().unwrap(),
             root_hash: built.root_hash.to_string(),
             waves: Waves::default(),
-            boot: file("boot", kernel.as_bytes()),
+            boot: file("boot", &kernel),
             root: file("root", &bytes),
             hash: file("hash", &built.bytes),
         };
         self.repository().add(&self.keys, &release).unwrap();
         built.root_hash
+    }
+
+    /// Signs what was released once more, with another manifest and another list of the
+    /// kernel image's blocks.
+    pub fn sign_anew(&self, alter: impl FnOnce(&mut Value, &mut Vec<u8>)) {
+        let (metadata, targets) = (self.repository().metadata(), self.repository().targets());
+        let url = |folder: &Path| Url::from_directory_path(folder).unwrap();
+        let now = jiff::Timestamp::now();
+        let tomorrow = now + Duration::from_secs(86_400);
+        let signing = async {
+            let root = self.keys.root();
+            let loaded = RepositoryLoader::new(&root, url(&metadata), url(&targets))
+                .transport(FilesystemTransport)
+                .load()
+                .await?;
+            let read = async |name: &TargetName| {
+                let target = loaded.read_target(name).await?.unwrap();
+                Ok::<_, anyhow::Error>(target.into_vec().await?)
+            };
+            let manifest_name = TargetName::new(MANIFEST)?;
+            let mut manifest: Value = serde_json::from_slice(&read(&manifest_name).await?)?;
+            let list_name = manifest["updates"][0]["images"]["boot_blocks"].as_str();
+            let list_name = TargetName::new(list_name.unwrap())?;
+            let mut list = read(&list_name).await?;
+            alter(&mut manifest, &mut list);
+            let last = loaded.timestamp().signed.version;
+            let version = last.checked_add(1).unwrap();
+            let mut editor = RepositoryEditor::from_repo(self.keys.root_path(), loaded).await?;
+            for (name, bytes) in [
+                (manifest_name, serde_json::to_vec(&manifest)?),
+                (list_name, list),
+            ] {
+                let digest = hex::encode(Sha256::digest(&bytes));
+                let place = targets.join(format!("{digest}.{}", name.raw()));
+                fs::write(place, &bytes)?;
+                let described = json!({"length": bytes.len(), "hashes": {"sha256": digest}});
+                editor.add_target(name, serde_json::from_value::<Target>(described)?)?;
+            }
+            editor
+                .targets_version(version)?
+                .targets_expires(tomorrow)?
+                .snapshot_version(version)
+                .snapshot_expires(tomorrow)
+                .timestamp_version(version)
+                .timestamp_expires(tomorrow);
+            let key = self.folder.path().join("keys/release.key");
+            let key: Box<dyn KeySource> = Box::new(LocalKeySource { path: key });
+            editor.sign(&[key]).await?.write(&metadata).await?;
+            Ok::<_, anyhow::Error>(())
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(signing).unwrap();
     }
 
     /// Serves the repository to the host.

@@ -4,6 +4,7 @@
 
 mod fixture;
 mod hostile;
+mod kernel_images;
 mod killed;
 mod tls;
 mod updates;
