@@ -33,7 +33,7 @@ pub struct Keys {
 
 impl Keys {
     /// The keys in `folder`. The key of the root need not be there: only
-    /// [`Keys::create`] wants it.
+    /// [`Keys::rotate`] wants it.
     pub fn load(folder: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = folder.join(name);

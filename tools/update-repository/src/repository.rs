@@ -316,7 +316,7 @@ fn remove_expired(metadata: &Path, now: Time) -> Result<()> {
             continue;
         };
         // Versions are the moments at which they were signed.
-        let is_old = |signed: u64| signed + RELEASE_GOOD_FOR < now.0;
+        let is_old = |signed: u64| signed.saturating_add(RELEASE_GOOD_FOR) < now.0;
         if version.parse().is_ok_and(is_old) {
             fs::remove_file(file.path())
                 .with_context(|| format!("cannot remove {}", file.path().display()))?;
