@@ -1,6 +1,6 @@
 //! `bulkhead repo create`.
 
-use super::{KeyFolder, good_until};
+use super::NewRoot;
 use anyhow::Result;
 use update_repository::Keys;
 
@@ -8,15 +8,12 @@ use update_repository::Keys;
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    keys: KeyFolder,
-    /// For how long hosts may start from this root.json; its key has to sign the next one
-    #[arg(long, default_value = "520 weeks")]
-    good_for: String,
+    new: NewRoot,
 }
 
 /// Makes keys and `root.json`.
 pub fn run(args: Args) -> Result<()> {
-    let keys = Keys::create(&args.keys.path()?, good_until(&args.good_for)?)?;
+    let keys = Keys::create(&args.new.keys.path()?, args.new.good_until()?)?;
     println!("{}", keys.root_path().display());
     Ok(())
 }

@@ -84,11 +84,23 @@ impl KeyFolder {
     }
 }
 
-/// For how long hosts may start from a `root.json`.
-fn good_until(good_for: &str) -> Result<Time> {
-    let good_for = duration(good_for)
-        .with_context(|| format!("--good-for {good_for} is nothing such as \"52 weeks\""))?;
-    Ok(Time::now().plus(good_for.as_secs()))
+/// What verbs are given that sign a `root.json`.
+#[derive(Clone, Debug, clap::Args)]
+struct NewRoot {
+    #[command(flatten)]
+    keys: KeyFolder,
+    /// For how long hosts may start from the new root.json; its key has to sign the next one
+    #[arg(long, default_value = "520 weeks")]
+    good_for: String,
+}
+
+impl NewRoot {
+    fn good_until(&self) -> Result<Time> {
+        let good_for = &self.good_for;
+        let good_for = duration(good_for)
+            .with_context(|| format!("--good-for {good_for} is nothing such as \"52 weeks\""))?;
+        Ok(Time::now().plus(good_for.as_secs()))
+    }
 }
 
 /// One repository in it: what a verb about all its releases is given.

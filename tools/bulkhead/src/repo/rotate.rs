@@ -1,21 +1,18 @@
 //! `bulkhead repo rotate`.
 
-use super::{KeyFolder, good_until};
+use super::NewRoot;
 use anyhow::Result;
 
 /// Arguments of `repo rotate`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    keys: KeyFolder,
-    /// For how long hosts may start from the new root.json
-    #[arg(long, default_value = "520 weeks")]
-    good_for: String,
+    new: NewRoot,
 }
 
 /// Replaces the key of releases.
 pub fn run(args: Args) -> Result<()> {
-    let keys = args.keys.load()?.rotate(good_until(&args.good_for)?)?;
+    let keys = args.new.keys.load()?.rotate(args.new.good_until()?)?;
     println!("{}", keys.root_path().display());
     eprintln!("now run `bulkhead repo refresh` for each variant, and publish");
     Ok(())
