@@ -151,10 +151,14 @@ pub fn cluster_programs(
     let mut trees = build(&beside, workstation)?;
     let others = trees.len();
     trees.extend(build(&contained, arch)?);
-    let first_contained = if arch == workstation { 0 } else { others };
+    // Where all are of one architecture, each may run in either place.
+    let (beside, contained) = match arch == workstation {
+        true => (&trees[..], &trees[..]),
+        false => trees.split_at(others),
+    };
     let programs = Programs::find(
-        trees[..others].iter().map(PackageTree::path),
-        trees[first_contained..].iter().map(PackageTree::path),
+        beside.iter().map(PackageTree::path),
+        contained.iter().map(PackageTree::path),
         nodes,
     )?;
     Ok(ClusterPrograms {
