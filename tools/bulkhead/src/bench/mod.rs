@@ -6,6 +6,7 @@ mod builds;
 mod node;
 mod quota;
 mod stock_node;
+mod updates;
 
 use crate::output;
 use crate::vm;
@@ -147,6 +148,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     rows.extend(boots::measure(&emulation, &image, &folder, args.boots)?);
     if kubernetes.is_ok() {
+        rows.push(updates::kubelet(&emulation.emulator, &image, &folder)?);
         eprintln!("A boot as a node of a cluster …");
         let programs = vm::cluster_programs(&project, &variant, Arch::X86_64, &[], &progress)?;
         let bulkhead = Candidate {
