@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use test_vm::api::Api;
+use test_vm::probe::Probe;
 use test_vm::services::FILES_PORT;
 use test_vm::{Machine, Wait};
 use update_metadata::Waves;
@@ -18,6 +19,11 @@ use update_repository::{Keys, Release, Repository};
 const REFRESH: f64 = 60.0;
 /// Processor seconds within which an image is fetched, written and checked.
 const PREPARE: f64 = 180.0;
+/// Bytes of memory that the updater may have resident.
+const MEMORY: u64 = 64_000_000;
+/// Where the host says what it has.
+const UPDATER_MEMORY: &str =
+    "/sys/fs/cgroup/system.slice/system-update.slice/update@prepare.service/memory.stat";
 /// Processor seconds of three boots that fail: firmware, loader, kernel, `init`.
 const FAILED_BOOTS: f64 = 3.0 * 45.0;
 
@@ -173,12 +179,23 @@ pub(crate) fn forward_and_back(stage: &mut Stage<'_>) -> Result<()> {
         "the update is not chosen: {status}"
     );
     let before = machine.cpu_seconds();
-    let status = command(&mut machine, &api, "prepare", PREPARE)?;
+    let mut probe = Probe::connect(&machine.probe_socket())?;
+    let mut memory = 0;
+    let status = command_while(&mut machine, &api, "prepare", PREPARE, || {
+        // There only while it is at work.
+        let stat = probe.read(UPDATER_MEMORY).unwrap_or_default();
+        memory = memory.max(resident(&stat));
+    })?;
+    drop(probe);
     ensure!(status["update_state"] == "Staged", "not staged: {status}");
     let spent = machine.cpu_seconds() - before;
     stage.note(format!(
-        "prepared in {spent:.0} CPU s; the whole update has {whole} bytes"
+        "prepared in {spent:.0} CPU s and {memory} bytes of memory; the whole update has {whole} bytes"
     ));
+    ensure!(
+        (1..MEMORY).contains(&memory),
+        "the updater has taken {memory} bytes of memory"
+    );
     activate_and_reboot(&mut machine, &api, BOOT + 30.0)?;
     runs(&api, &new.version)?;
     let motd = api.get("/settings")?["motd"].clone();
@@ -211,8 +228,26 @@ pub(crate) fn forward_and_back(stage: &mut Stage<'_>) -> Result<()> {
     stage.power_off(machine)
 }
 
+/// The bytes of memory that a group of processes has resident, by its `memory.stat`.
+fn resident(stat: &str) -> u64 {
+    let lines = stat.lines().filter_map(|line| line.split_once(' '));
+    let own = lines.filter(|(name, _)| ["anon", "file_mapped"].contains(name));
+    own.filter_map(|(_, bytes)| bytes.parse::<u64>().ok()).sum()
+}
+
 /// Runs a command to its end, which must be good.
 pub(super) fn command(machine: &mut Machine, api: &Api, kind: &str, budget: f64) -> Result<Value> {
+    command_while(machine, api, kind, budget, || {})
+}
+
+/// The same, and something else as often as it is looked whether it has ended.
+fn command_while(
+    machine: &mut Machine,
+    api: &Api,
+    kind: &str,
+    budget: f64,
+    mut meanwhile: impl FnMut(),
+) -> Result<Value> {
     let action = match kind {
         "refresh" => "refresh-updates".to_string(),
         kind => format!("{kind}-update"),
@@ -220,6 +255,7 @@ pub(super) fn command(machine: &mut Machine, api: &Api, kind: &str, budget: f64)
     let before = time_of_last(api);
     api.json("POST", &format!("/actions/{action}"), None)?;
     machine.wait_until(&format!("{kind} ends"), budget, || {
+        meanwhile();
         let last = time_of_last(api);
         last.is_some() && last != before
     })?;
@@ -271,4 +307,16 @@ pub(super) fn settled(machine: &mut Machine, api: &Api, kind: &str) -> Result<Va
         })
         .with_context(|| format!("after {kind}"))?;
     Ok(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_what_is_its_own_and_what_it_has_mapped() {
+        let stat = "anon 30\nfile 5000\nkernel 7\nfile_mapped 12\nanon_thp 1\n";
+        assert_eq!(resident(stat), 42);
+        assert_eq!(resident(""), 0);
+    }
 }
