@@ -532,6 +532,11 @@ mod tests {
                 "without asking who",
             ),
             (
+                json!({"healthzPort": 0}),
+                "healthzPort",
+                "whether kubelet is well",
+            ),
+            (
                 json!({"staticPodURL": "http://x"}),
                 "staticPodURL",
                 "settings.kubernetes.static-pods",

@@ -202,6 +202,10 @@ pub(super) const KUBELET: &[Refused] = &[
         "kubelet says how it is to the host only",
     ),
     (
+        "healthzPort",
+        "the host asks there whether kubelet is well before a boot is complete",
+    ),
+    (
         "protectKernelDefaults",
         "kubelet is not to change what the host's kernel is set to",
     ),
