@@ -232,8 +232,32 @@ fn proxy() -> Result<Vec<String>> {
         Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
         text => text.with_context(|| format!("cannot read {PROXY}"))?,
     };
-    let lines = text.lines().map(|line| line.replace('"', ""));
-    Ok(lines.filter(|line| line.contains('=')).collect())
+    Ok(variables(&text))
+}
+
+/// The variables of a file that is written for the service manager, as programs have them.
+fn variables(text: &str) -> Vec<String> {
+    let lines = text.lines().filter_map(|line| line.split_once('='));
+    lines
+        .map(|(name, value)| format!("{name}={}", unquoted(value)))
+        .collect()
+}
+
+/// A value without its quotes, and what is escaped between them without backslashes.
+fn unquoted(value: &str) -> String {
+    let quoted = value.strip_prefix('"');
+    let Some(quoted) = quoted.and_then(|rest| rest.strip_suffix('"')) else {
+        return value.to_string();
+    };
+    let mut plain = String::new();
+    let mut rest = quoted.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => plain.extend(rest.next()),
+            c => plain.push(c),
+        }
+    }
+    plain
 }
 
 /// The control group that the container gets: beside our own, in that of the unit.
@@ -329,5 +353,28 @@ impl Copy {
     async fn finish(self) {
         let _ = self.ended.send(());
         let _ = self.task.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_as_the_service_manager_reads_them() {
+        let file = r#"HTTPS_PROXY="http://jo:a\$b\\c@proxy.example:3128"
+NO_PROXY=localhost,127.0.0.1
+no_proxy="a b,[::1]"
+
+nothing
+"#;
+        assert_eq!(
+            variables(file),
+            [
+                r"HTTPS_PROXY=http://jo:a$b\c@proxy.example:3128",
+                "NO_PROXY=localhost,127.0.0.1",
+                "no_proxy=a b,[::1]",
+            ]
+        );
     }
 }
