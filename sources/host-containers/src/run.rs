@@ -64,7 +64,7 @@ pub fn run(kind: Kind, name: &str, config: &Config) -> Result<End> {
         .enable_all()
         .build()
         .context("cannot start")?;
-    runtime.block_on(async {
+    let ended: Result<End> = runtime.block_on(async {
         let client = Client::connect(Path::new(HOST_SOCKET), HOST_NAMESPACE).await?;
         remove_rest(&client, &id).await?;
         let mut end = signal(SignalKind::terminate()).context("cannot wait for signals")?;
@@ -121,7 +121,10 @@ pub fn run(kind: Kind, name: &str, config: &Config) -> Result<End> {
             None | Some(0) => Ok(end),
             Some(status) => bail!("{name} ended with status {status}"),
         }
-    })
+    });
+    // Who is asked to end does not wait for a login that is on its way on another thread.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Asks the container to end, and ends it.
