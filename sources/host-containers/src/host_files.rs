@@ -87,14 +87,15 @@ impl Copies {
     /// Keeps them like the host's files until the process ends, on a thread of its own.
     pub fn keep(self) {
         thread::spawn(move || {
-            let error = loop {
-                let changed = self.changes.read_events();
-                let changed = changed.context("cannot wait for events of files");
-                if let Err(error) = changed.and_then(|_| self.refresh()) {
-                    break error;
+            loop {
+                if let Err(error) = self.changes.read_events() {
+                    tracing::warn!("changes of the host's files are not seen any more: {error}");
+                    return;
                 }
-            };
-            tracing::warn!("changes of the host's files are not seen any more: {error:#}");
+                if let Err(error) = self.refresh() {
+                    tracing::warn!("{error:#}; the next change is another try");
+                }
+            }
         });
     }
 
@@ -131,7 +132,7 @@ fn write_in_place(path: &Path, text: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{MetadataExt, symlink};
     use std::time::{Duration, Instant};
 
     /// A host whose files are replaced, as they are on a real one.
@@ -174,11 +175,22 @@ mod tests {
         replace(root, "etc/hosts", "127.0.0.1 localhost\n");
         replace(root, "run/resolv.conf", "nameserver 192.0.2.53\n");
         let expected = ["127.0.0.1 localhost\n", "nameserver 192.0.2.53\n"];
-        let until = Instant::now() + Duration::from_secs(20);
-        while read() != expected && Instant::now() < until {
-            thread::sleep(Duration::from_millis(10));
-        }
-        assert_eq!(read(), expected);
+        let wait_for = |expected: [&str; 2]| {
+            let until = Instant::now() + Duration::from_secs(20);
+            while read() != expected && Instant::now() < until {
+                thread::sleep(Duration::from_millis(10));
+            }
+            assert_eq!(read(), expected);
+        };
+        wait_for(expected);
+        // One that cannot be read, as a link to itself, stays as it was, until it can.
+        let link = root.join("run/link");
+        symlink("resolv.conf", &link).unwrap();
+        fs::rename(&link, root.join("run/resolv.conf")).unwrap();
+        replace(root, "etc/hosts", "127.0.0.1 again\n");
+        wait_for(["127.0.0.1 again\n", expected[1]]);
+        replace(root, "run/resolv.conf", "nameserver 192.0.2.54\n");
+        wait_for(["127.0.0.1 again\n", "nameserver 192.0.2.54\n"]);
         assert_eq!(numbers(), before);
     }
 }
