@@ -1,12 +1,14 @@
 //! Calls of AWS' services that speak its protocol JSON 1.1.
 
 use crate::signature::{Credentials, Request, Scope, payload};
+use anyhow::Context;
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use sysutil::time::Time;
+use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Proxy, ProxyProtocol};
 
@@ -117,7 +119,7 @@ struct Fault {
 impl Call<'_> {
     /// Asks, in the name of `credentials`, and returns the answer.
     pub fn ask(&self, credentials: &Credentials, way: Way<'_>, now: Time) -> Result<Value, Error> {
-        let (agent, proxy) = agent(way).map_err(|source| Error::Way {
+        let (agent, proxy) = agent(way, self.host).map_err(|source| Error::Way {
             host: self.host.to_string(),
             source,
         })?;
@@ -190,8 +192,11 @@ impl Call<'_> {
     }
 }
 
-/// A client that goes that way, and the proxy that it takes.
-fn agent(way: Way<'_>) -> anyhow::Result<(Agent, Option<String>)> {
+/// A client that goes that way, and the proxy that it takes to `host`.
+fn agent(way: Way<'_>, host: &str) -> anyhow::Result<(Agent, Option<String>)> {
+    let address: Uri = format!("https://{host}/")
+        .parse()
+        .context("it is no name of a host")?;
     let trusted = tls_client::certificates(way.trusted)?;
     let trusted: Vec<_> = trusted
         .iter()
@@ -203,8 +208,8 @@ fn agent(way: Way<'_>) -> anyhow::Result<(Agent, Option<String>)> {
         .root_certs(RootCerts::Specific(Arc::new(trusted)))
         .build();
     let proxy = proxy(way.environment)?;
-    let name = proxy.as_ref();
-    let name = name.map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
+    let taken = proxy.as_ref().filter(|proxy| !proxy.is_no_proxy(&address));
+    let name = taken.map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
     let config = Agent::config_builder()
         .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
         .http_status_as_error(false)
@@ -219,6 +224,8 @@ fn agent(way: Way<'_>) -> anyhow::Result<(Agent, Option<String>)> {
 /// The proxy that variables name for HTTPS. What goes past it is understood as the other
 /// programs of the host do: a name stands for the names below it, too.
 fn proxy(environment: &[String]) -> anyhow::Result<Option<Proxy>> {
+    // Never with its text, which may hold a password.
+    const ODD: &str = "settings.network.https-proxy is no address of a proxy that speaks HTTP";
     let value = |name: &str| {
         let mut lines = environment.iter();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
@@ -226,13 +233,10 @@ fn proxy(environment: &[String]) -> anyhow::Result<Option<Proxy>> {
     let Some(address) = value("HTTPS_PROXY").filter(|address| !address.is_empty()) else {
         return Ok(None);
     };
-    // Its text may hold a password.
-    let odd = |_| anyhow::anyhow!("settings.network.https-proxy is no address of a proxy");
-    let named = Proxy::new(address).map_err(odd)?;
-    let mut proxy = Proxy::builder(match named.protocol() {
-        ProxyProtocol::Https => ProxyProtocol::Https,
-        _ => ProxyProtocol::Http,
-    });
+    let speaks_http =
+        |proxy: &Proxy| matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https);
+    let named = Proxy::new(address).ok().filter(speaks_http).context(ODD)?;
+    let mut proxy = Proxy::builder(named.protocol());
     proxy = proxy.host(named.host()).port(named.port());
     if let Some(name) = named.username() {
         proxy = proxy.username(name);
@@ -247,7 +251,7 @@ fn proxy(environment: &[String]) -> anyhow::Result<Option<Proxy>> {
             proxy = proxy.no_proxy(&format!(".{name}"));
         }
     }
-    Ok(Some(proxy.build().map_err(odd)?))
+    proxy.build().ok().context(ODD).map(Some)
 }
 
 #[cfg(test)]
@@ -449,6 +453,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_proxy_that_is_not_taken_is_not_blamed() {
+        let (trusted, _) = authority();
+        let nobody = TcpAddress::closed().0;
+        let host = format!("localhost:{}", nobody.port());
+        let body = json!({});
+        for (direct, by_the_proxy) in [("localhost", false), ("other", true)] {
+            let way = Way {
+                trusted: trusted.path(),
+                environment: &by_proxy(nobody, direct),
+            };
+            let error = call(&host, &body).ask(&credentials(), way, Time::now());
+            let said = error.expect_err("nobody is there").to_string();
+            assert_eq!(said.contains("by the proxy"), by_the_proxy, "{said}");
+        }
+    }
+
     /// An address at which nobody is.
     struct TcpAddress(SocketAddr);
 
@@ -479,12 +500,14 @@ mod tests {
             assert!(!to(direct), "{direct}");
         }
         assert!(proxy(&[]).expect("none").is_none());
-        let odd = proxy(&["HTTPS_PROXY=ftp://user:pass@x".to_string()]);
-        let odd = odd.expect_err("ftp").to_string();
-        assert!(
-            odd.contains("settings.network.https-proxy") && !odd.contains("pass"),
-            "{odd}"
-        );
+        for scheme in ["ftp", "socks5"] {
+            let odd = proxy(&[format!("HTTPS_PROXY={scheme}://user:pass@x")]);
+            let odd = odd.expect_err(scheme).to_string();
+            assert!(
+                odd.contains("settings.network.https-proxy") && !odd.contains("pass"),
+                "{odd}"
+            );
+        }
     }
 
     #[test]
