@@ -3,6 +3,10 @@
 //! Each step may find its result there, from an import that was cut off. The name
 //! comes last, so an image that has one is complete; files of layers are on the disk
 //! before containerd's database knows of them, which it does not see to by itself.
+//!
+//! One program imports at a time from a folder of images: what is on the way has the same
+//! names for all of them, so that whoever comes next finds what a cut has left, and ends
+//! it.
 
 use crate::api::{
     Apply, COMMIT, CommitSnapshot, Descriptor, Image, ImageMessage, Labels, Lease, Mounts, Nothing,
@@ -12,6 +16,8 @@ use crate::grpc::{Answer, Client};
 use crate::layout::{Layer, Layout};
 use crate::{SNAPSHOTTER, image};
 use anyhow::{Context, Result};
+use std::fs::{File, TryLockError};
+use std::time::Duration;
 
 /// What keeps parts from being collected as garbage until the image has its name.
 const LEASE: &str = "image-import";
@@ -19,36 +25,58 @@ const LEASE: &str = "image-import";
 /// Bytes that one request writes: containerd takes no message of more than 16 MiB.
 const PIECE: usize = 4 << 20;
 
-/// Imports the image of `layout`, whose name gets `labels`. Returns whether it was not
-/// there.
+/// How often it is tried to be the only one that imports.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Imports the image of `layout`, whose name gets `labels`, while no other program imports
+/// one from the folder that it lies in. Returns whether it was not there.
 pub async fn import(client: &Client, layout: &Layout, labels: &[(&str, &str)]) -> Result<bool> {
-    let importing = || format!("cannot import the image {}", layout.name);
-    let known = image::find(client, &layout.name)
+    import_alone(client, layout, labels)
         .await
-        .with_context(importing)?;
+        .with_context(|| format!("cannot import the image {}", layout.name))
+}
+
+async fn import_alone(client: &Client, layout: &Layout, labels: &[(&str, &str)]) -> Result<bool> {
+    let _alone = wait_to_be_alone(layout).await?;
+    let known = image::find(client, &layout.name).await?;
     let target = known.as_ref().and_then(|image| image.target.as_ref());
-    if target.is_some_and(|target| target.digest == layout.manifest.digest) {
-        return Ok(false);
-    }
+    let is_there = target.is_some_and(|target| target.digest == layout.manifest.digest);
     let lease = Lease {
         id: LEASE.to_string(),
     };
-    // One that is there is what a cut has left.
-    client
-        .ask::<Nothing>("leases.v1.Leases/Create", None, &lease)
-        .await
-        .with_context(importing)?;
-    let steps = async {
+    if !is_there {
+        // One that is there is what a cut has left.
+        client
+            .ask::<Nothing>("leases.v1.Leases/Create", None, &lease)
+            .await?;
         write_parts(client, layout).await?;
         unpack(client, layout).await?;
-        name(client, layout, labels, known.is_some()).await
-    };
-    steps.await.with_context(importing)?;
+        name(client, layout, labels, known.is_some()).await?;
+    }
+    // Also one that a cut has left of an image that nobody wants any more: it would keep its
+    // parts for ever.
     client
-        .call::<Nothing>("leases.v1.Leases/Delete", None, &lease)
-        .await
-        .with_context(importing)?;
-    Ok(true)
+        .ask::<Nothing>("leases.v1.Leases/Delete", None, &lease)
+        .await?;
+    Ok(!is_there)
+}
+
+/// Waits until no other program imports from the folder of images that `layout` is in. None
+/// does until what is returned is dropped; of a program that is killed, the kernel sees to
+/// that. The lock is on the folder itself, so it takes no right but to read.
+async fn wait_to_be_alone(layout: &Layout) -> Result<File> {
+    let path = layout.shelf();
+    let shelf = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    loop {
+        match shelf.try_lock() {
+            Ok(()) => return Ok(shelf),
+            // Waiting for the lock itself would hold up everything else here, such as signals.
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(PAUSE).await,
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+    }
 }
 
 /// Writes manifest, configuration and layers, with the labels by which containerd

@@ -145,6 +145,11 @@ impl Layout {
         fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
+    /// The folder that has this image's, beside those of others.
+    pub(crate) fn shelf(&self) -> &Path {
+        self.folder.parent().unwrap_or(&self.folder)
+    }
+
     fn path(&self, part: &Descriptor) -> Result<PathBuf> {
         let digest = part.digest.strip_prefix("sha256:").unwrap_or_default();
         ensure!(

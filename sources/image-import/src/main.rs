@@ -4,7 +4,7 @@
 //!     image-import SOCKET NAMESPACE FOLDER
 //!
 //! `FOLDER` has a folder for each image, an OCI layout. An image that containerd has
-//! already costs one question. What importing is, `containerd-client` says.
+//! already costs two questions. What importing is, `containerd-client` says.
 
 use anyhow::{Context, Result, bail};
 use containerd_client::Client;
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         };
         let layouts = layout::all(Path::new(folder))?;
         tokio::runtime::Builder::new_current_thread()
-            .enable_io()
+            .enable_all()
             .build()
             .context("cannot start")?
             .block_on(import_all(Path::new(socket), namespace, &layouts))

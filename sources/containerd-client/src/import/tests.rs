@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 
@@ -16,8 +17,9 @@ type Calls = Vec<(String, Vec<u8>)>;
 /// What the stand-in says: a message, or the code of a failure.
 type Answers = HashMap<&'static str, Result<Vec<u8>, u32>>;
 
-/// The image of a test, with one layer.
-fn layout(folder: &Path) -> Layout {
+/// The image of a test, with one layer, in a folder of images.
+fn layout(shelf: &Path) -> Layout {
+    let folder = &shelf.join("image");
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
     let blob = |digit: &str, text: &str| {
@@ -75,28 +77,51 @@ async fn serve(stream: UnixStream, calls: Arc<Mutex<Calls>>, answers: Answers) {
     }
 }
 
-/// Imports where these answers are given; what came of it, and the calls.
-fn run(answers: Answers) -> (Result<bool>, Calls) {
-    let folder = TempDir::new().unwrap();
-    let layout = layout(folder.path());
-    let socket = folder.path().join("socket");
-    let calls = Arc::new(Mutex::new(Calls::new()));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
         .build()
-        .unwrap();
-    let result = runtime.block_on(async {
-        let listener = UnixListener::bind(&socket).unwrap();
-        let noted = calls.clone();
-        tokio::spawn(async move {
-            let (stream, _) = listener.accept().await.unwrap();
-            serve(stream, noted, answers).await;
+        .unwrap()
+}
+
+/// Imports where these answers are given, as so many programs at once; what came of each,
+/// and the calls of all.
+fn run_at_once(programs: usize, answers: Answers) -> (Vec<Result<bool>>, Calls) {
+    let folder = TempDir::new().unwrap();
+    let layout = &layout(folder.path());
+    let socket = &folder.path().join("socket");
+    let calls = Arc::new(Mutex::new(Calls::new()));
+    let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let noted = calls.clone();
+    // It goes with the program of the tests.
+    thread::spawn(move || {
+        runtime().block_on(async {
+            let listener = UnixListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, noted.clone(), answers.clone()));
+            }
         });
-        let client = Client::connect(&socket, "space").await?;
-        import(&client, &layout, &[("label", "value")]).await
+    });
+    let import = || {
+        runtime().block_on(async {
+            let client = Client::connect(socket, "space").await?;
+            import(&client, layout, &[("label", "value")]).await
+        })
+    };
+    let results = thread::scope(|scope| {
+        let importing: Vec<_> = (0..programs).map(|_| scope.spawn(import)).collect();
+        let ended = importing.into_iter().map(|program| program.join().unwrap());
+        ended.collect()
     });
     let calls = calls.lock().unwrap().clone();
-    (result, calls)
+    (results, calls)
+}
+
+/// The same as one program.
+fn run(answers: Answers) -> (Result<bool>, Calls) {
+    let (mut results, calls) = run_at_once(1, answers);
+    (results.pop().unwrap(), calls)
 }
 
 fn methods(calls: &Calls) -> Vec<&str> {
@@ -169,7 +194,17 @@ fn what_a_cut_has_left_is_no_obstacle() {
 }
 
 #[test]
-fn an_image_that_is_there_costs_one_question() {
+fn programs_import_one_after_the_other() {
+    // What one has on the way has the names of what the others have.
+    let (results, calls) = run_at_once(3, empty());
+    for result in results {
+        assert!(result.unwrap());
+    }
+    assert_eq!(methods(&calls), WHOLE.repeat(3));
+}
+
+#[test]
+fn an_image_that_is_there_costs_two_questions() {
     let known = |digit: &str| {
         let target = Descriptor {
             digest: format!("sha256:{}", digit.repeat(64)),
@@ -187,7 +222,8 @@ fn an_image_that_is_there_costs_one_question() {
     };
     let (result, calls) = known("3");
     assert!(!result.unwrap());
-    assert_eq!(methods(&calls), ["Images/Get"]);
+    // What a cut has left is not kept for ever, though nobody comes to end it.
+    assert_eq!(methods(&calls), ["Images/Get", "Leases/Delete"]);
     // A name that an older release gave to its image goes to this one.
     let (result, calls) = known("4");
     assert!(result.unwrap());
@@ -204,6 +240,8 @@ fn a_failure_leaves_no_name() {
         assert!(told.contains(part), "{part:?} is not in {told}");
     }
     assert!(!methods(&calls).contains(&"Images/Create"));
+    // What is there already is for the next try.
+    assert!(!methods(&calls).contains(&"Leases/Delete"));
 }
 
 #[test]
