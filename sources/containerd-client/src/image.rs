@@ -9,6 +9,7 @@ use crate::layout::chains;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::iter;
 
 /// How an image wants to be run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,42 @@ pub async fn find(client: &Client, name: &str) -> Result<Option<Image>> {
         Answer::Done(answer) => answer.image,
         Answer::NotFound | Answer::AlreadyExists => None,
     })
+}
+
+/// Gives an image, which is `target`, its name and these labels, or the name to this image.
+/// Other labels that the name has stay, such as those of its users.
+pub(crate) async fn name(
+    client: &Client,
+    lease: Option<&str>,
+    name: &str,
+    target: Descriptor,
+    labels: &[(&str, &str)],
+) -> Result<Image> {
+    let labels = labels.iter();
+    let image = Image {
+        name: name.to_string(),
+        labels: labels
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect(),
+        target: Some(target),
+    };
+    let request = ImageMessage {
+        image: Some(image.clone()),
+    };
+    let create = client.ask::<ImageMessage>("images.v1.Images/Create", lease, &request);
+    if let Answer::AlreadyExists = create.await? {
+        let labels = image.labels.keys().map(|name| format!("labels.{name}"));
+        let request = UpdateImage {
+            fields: Some(Fields {
+                paths: iter::once("target".to_string()).chain(labels).collect(),
+            }),
+            image: Some(image.clone()),
+        };
+        client
+            .call::<ImageMessage>("images.v1.Images/Update", lease, &request)
+            .await?;
+    }
+    Ok(image)
 }
 
 /// Takes an image's name away, and waits until what only it kept is gone.

@@ -9,8 +9,8 @@
 //! it.
 
 use crate::api::{
-    Apply, COMMIT, CommitSnapshot, Descriptor, Image, ImageMessage, Labels, Lease, Mounts, Nothing,
-    PrepareSnapshot, Snapshot, WRITE, WriteContent,
+    Apply, COMMIT, CommitSnapshot, Descriptor, Labels, Lease, Mounts, Nothing, PrepareSnapshot,
+    Snapshot, WRITE, WriteContent,
 };
 use crate::grpc::{Answer, Client};
 use crate::layout::{Layer, Layout};
@@ -51,7 +51,8 @@ async fn import_alone(client: &Client, layout: &Layout, labels: &[(&str, &str)])
             .await?;
         write_parts(client, layout).await?;
         unpack(client, layout).await?;
-        name(client, layout, labels, known.is_some()).await?;
+        let target = layout.manifest.clone();
+        image::name(client, Some(LEASE), &layout.name, target, labels).await?;
     }
     // Also one that a cut has left of an image that nobody wants any more: it would keep its
     // parts for ever.
@@ -190,30 +191,6 @@ impl Snapshot {
             key: key.to_string(),
         }
     }
-}
-
-/// Gives the image its name, or the name to this image.
-async fn name(
-    client: &Client,
-    layout: &Layout,
-    labels: &[(&str, &str)],
-    is_known: bool,
-) -> Result<()> {
-    let request = ImageMessage {
-        image: Some(Image {
-            name: layout.name.clone(),
-            labels: labels
-                .iter()
-                .map(|(name, value)| (name.to_string(), value.to_string()))
-                .collect(),
-            target: Some(layout.manifest.clone()),
-        }),
-    };
-    let method = if is_known { "Update" } else { "Create" };
-    client
-        .call::<ImageMessage>(&format!("images.v1.Images/{method}"), Some(LEASE), &request)
-        .await
-        .map(drop)
 }
 
 #[cfg(test)]

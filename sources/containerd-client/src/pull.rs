@@ -7,10 +7,10 @@
 //! left; it is removed with its layers and pulled anew.
 
 use crate::api::{
-    AUTH_CREDENTIALS, AUTH_NONE, AUTH_REFRESH, Any, AuthRequest, AuthResponse, Descriptor, Image,
-    ImageMessage, ImageStore, Nothing, Platform, Registry, Resolver, StreamInit, Transfer, Unpack,
+    AUTH_CREDENTIALS, AUTH_NONE, AUTH_REFRESH, Any, AuthRequest, AuthResponse, Image, ImageStore,
+    Nothing, Platform, Registry, Resolver, StreamInit, Transfer, Unpack,
 };
-use crate::grpc::{Answer, Client, frame, unframe};
+use crate::grpc::{Client, frame, unframe};
 use crate::{SNAPSHOTTER, image};
 use anyhow::{Context, Error, Result};
 use bytes::BytesMut;
@@ -98,27 +98,8 @@ where
     let target = pulled.and_then(|image| image.target);
     let target = target.with_context(|| format!("{reference} was pulled and is not there"))?;
     sync()?;
-    let image = name(client, reference, target).await?;
+    let image = image::name(client, None, reference, target, &[]).await?;
     image::remove(client, &pulling).await?;
-    Ok(image)
-}
-
-/// Gives an image its name, or the name to this image.
-async fn name(client: &Client, name: &str, target: Descriptor) -> Result<Image> {
-    let image = Image {
-        name: name.to_string(),
-        target: Some(target),
-        ..Image::default()
-    };
-    let request = ImageMessage {
-        image: Some(image.clone()),
-    };
-    let create = client.ask::<ImageMessage>("images.v1.Images/Create", None, &request);
-    if let Answer::AlreadyExists = create.await? {
-        client
-            .call::<ImageMessage>("images.v1.Images/Update", None, &request)
-            .await?;
-    }
     Ok(image)
 }
 

@@ -1,6 +1,7 @@
 //! Imports into a stand-in for containerd, which notes what it is asked.
 
 use super::*;
+use crate::api::{Image, ImageMessage, UpdateImage};
 use bytes::Bytes;
 use prost::Message;
 use std::collections::HashMap;
@@ -218,6 +219,7 @@ fn an_image_that_is_there_costs_two_questions() {
         let message = ImageMessage { image: Some(image) };
         let mut answers = empty();
         answers.insert("images.v1.Images/Get", Ok(message.encode_to_vec()));
+        answers.insert("images.v1.Images/Create", Err(6));
         run(answers)
     };
     let (result, calls) = known("3");
@@ -227,7 +229,14 @@ fn an_image_that_is_there_costs_two_questions() {
     // A name that an older release gave to its image goes to this one.
     let (result, calls) = known("4");
     assert!(result.unwrap());
-    assert!(methods(&calls).contains(&"Images/Update"));
+    let update = calls
+        .iter()
+        .find(|(method, _)| method == "images.v1.Images/Update");
+    let update = UpdateImage::decode(update.unwrap().1.as_slice()).unwrap();
+    // Whoever uses an image is noted in other labels of it.
+    assert_eq!(update.fields.unwrap().paths, ["target", "labels.label"]);
+    let digest = update.image.unwrap().target.unwrap().digest;
+    assert_eq!(digest, format!("sha256:{}", "3".repeat(64)));
 }
 
 #[test]
