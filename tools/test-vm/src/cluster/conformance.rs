@@ -4,8 +4,9 @@
 //! made here are in the cluster's registry under the same names and tags, and the tests
 //! are told to look there; a test that needs another one fails.
 
+use super::certificates::{Authority, Certified, Purpose};
 use super::images::{APPLETS, applets};
-use super::{BIN, Cluster, HOME, write};
+use super::{BIN, Cluster, HOME, Programs, write};
 use crate::emulator::Start;
 use anyhow::{Context, Result, ensure};
 use oci_image::{Config, Layer};
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 const TESTS: &str = "e2e.test";
 /// The program that most pods of the tests run.
 const AGNHOST: &str = "agnhost";
+/// What takes the place of curl: the tests give it a URL and nothing else.
+const CURL: &[u8] = b"#!/bin/sh\nexec wget -q -O - \"$@\"\n";
 /// What the tests' images lie under, there and here.
 const IMAGES: &str = "e2e-test-images";
 /// The loader of the C library, where programs look for it.
@@ -125,46 +128,39 @@ impl Cluster {
     /// Puts the images of the tests into the registry, as far as they can be made here.
     pub fn push_conformance_images(&self) -> Result<()> {
         let programs = self.plane.programs();
-        let loader = programs.contained_tree(AGNHOST)?.join("usr").join(LOADER);
-        let tools =
-            || -> Result<Layer> { applets(programs, &[&APPLETS[..], &MORE_APPLETS[..]].concat()) };
+        let authority = Authority::new("conformance")?;
+        let server = authority.issue("localhost", &Purpose::Server(&["localhost", "127.0.0.1"]))?;
         for tag in ["2.63.0", "2.55"] {
-            let mut layer = tools()?;
-            layer.copy(AGNHOST, programs.contained(AGNHOST)?)?;
-            layer.link("agnhost-2", AGNHOST)?;
-            layer.copy(LOADER, &loader)?;
-            layer.folder("uploads", 0o755)?;
-            // Users of whom some tests want to see their groups.
-            layer.file("etc/passwd", 0o644, PASSWD)?;
-            layer.file("etc/group", 0o644, GROUP)?;
+            let layer = agnhost(programs, &server)?;
             let config = Config {
                 entrypoint: vec![format!("/{AGNHOST}")],
                 arguments: vec!["pause".to_string()],
-                environment: vec!["PATH=/bin".to_string()],
-                ..Config::default()
+                ..with_path()
             };
             self.push_conformance(&format!("{IMAGES}/{AGNHOST}:{tag}"), &config, layer)?;
         }
         let shell = Config {
-            entrypoint: Vec::new(),
             arguments: vec!["sh".to_string()],
-            environment: vec!["PATH=/bin".to_string()],
-            ..Config::default()
+            ..with_path()
         };
+        let bash = tools_with_bash(programs)?;
         let name = format!("{IMAGES}/busybox:1.37.0-1");
-        self.push_conformance(&name, &shell, tools()?)?;
+        self.push_conformance(&name, &shell, bash.clone())?;
+        let mut resolving = bash;
+        resolving.file("etc/nsswitch.conf", 0o644, b"hosts: files dns\n")?;
+        let name = format!("{IMAGES}/glibc-dns-testing:2.0.0");
+        self.push_conformance(&name, &shell, resolving)?;
         let named = Config {
             user: "1234".to_string(),
-            ..shell.clone()
+            ..shell
         };
-        self.push_conformance(&format!("{IMAGES}/nonroot:1.5"), &named, tools()?)?;
+        self.push_conformance(&format!("{IMAGES}/nonroot:1.5"), &named, tools(programs)?)?;
         let wait = "trap exit TERM INT; sleep 1000000 & wait";
         let pause = Config {
             entrypoint: ["/bin/sh", "-c", wait].map(str::to_string).to_vec(),
-            environment: vec!["PATH=/bin".to_string()],
-            ..Config::default()
+            ..with_path()
         };
-        self.push_conformance("pause:3.10.2", &pause, tools()?)
+        self.push_conformance("pause:3.10.2", &pause, tools(programs)?)
     }
 
     fn push_conformance(&self, name: &str, config: &Config, layer: Layer) -> Result<()> {
@@ -218,4 +214,68 @@ impl Cluster {
             folder: folder.to_path_buf(),
         })
     }
+}
+
+/// A configuration in which programs are found by their names.
+fn with_path() -> Config {
+    Config {
+        environment: vec!["PATH=/bin".to_string()],
+        ..Config::default()
+    }
+}
+
+/// Small programs under all names that the tests call.
+fn tools(programs: &Programs) -> Result<Layer> {
+    applets(programs, &tool_names())
+}
+
+/// The same with bash for a shell: unlike busybox's it hands on variables whose names are
+/// none in a shell, such as `data-1`.
+fn tools_with_bash(programs: &Programs) -> Result<Layer> {
+    let names: Vec<&str> = tool_names()
+        .into_iter()
+        .filter(|name| *name != "sh")
+        .collect();
+    let mut layer = applets(programs, &names)?;
+    add_loader(&mut layer, programs)?;
+    add_bash(&mut layer, programs)?;
+    layer.link("bin/sh", "bash")?;
+    Ok(layer)
+}
+
+/// The program that most pods of the tests run, and what they expect beside it. `server`
+/// is what it serves TLS with.
+fn agnhost(programs: &Programs, server: &Certified) -> Result<Layer> {
+    let mut layer = tools(programs)?;
+    add_loader(&mut layer, programs)?;
+    add_bash(&mut layer, programs)?;
+    layer.file("bin/curl", 0o755, CURL)?;
+    layer.copy(AGNHOST, programs.contained(AGNHOST)?)?;
+    layer.link("agnhost-2", AGNHOST)?;
+    layer.file("localhost.crt", 0o644, server.certificate.as_bytes())?;
+    layer.file("localhost.key", 0o644, server.key.as_bytes())?;
+    layer.folder("uploads", 0o755)?;
+    // Users of whom some tests want to see their groups.
+    layer.file("etc/passwd", 0o644, PASSWD)?;
+    layer.file("etc/group", 0o644, GROUP)?;
+    Ok(layer)
+}
+
+/// Adds what programs of Go are loaded by.
+fn add_loader(layer: &mut Layer, programs: &Programs) -> Result<()> {
+    let tree = programs.contained_tree(AGNHOST)?;
+    layer.copy(LOADER, &tree.join("usr").join(LOADER))?;
+    Ok(())
+}
+
+/// Adds bash and the libraries that it needs, besides the loader.
+fn add_bash(layer: &mut Layer, programs: &Programs) -> Result<()> {
+    layer.copy("bin/bash", programs.contained("bash")?)?;
+    let tree = programs.contained_tree("bash")?;
+    layer.tree("usr/lib", &tree.join("usr/lib"))?;
+    Ok(())
+}
+
+fn tool_names() -> Vec<&'static str> {
+    [&APPLETS[..], &MORE_APPLETS[..]].concat()
 }
