@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 const TESTS: &str = "e2e.test";
 /// The program that most pods of the tests run.
 const AGNHOST: &str = "agnhost";
+/// The program by which they see whether privileges can be gained, and its image.
+const PRIVILEGES: &str = "nonewprivs";
 /// What takes the place of curl: the tests give it a URL and nothing else.
 const CURL: &[u8] = b"#!/bin/sh\nexec wget -q -O - \"$@\"\n";
 /// What the tests' images lie under, there and here.
@@ -155,6 +157,12 @@ impl Cluster {
             ..shell
         };
         self.push_conformance(&format!("{IMAGES}/nonroot:1.5"), &named, tools(programs)?)?;
+        let privileges = Config {
+            entrypoint: vec![format!("/bin/{PRIVILEGES}")],
+            ..with_path()
+        };
+        let name = format!("{IMAGES}/{PRIVILEGES}:1.4");
+        self.push_conformance(&name, &privileges, with_set_user(programs)?)?;
         let wait = "trap exit TERM INT; sleep 1000000 & wait";
         let pause = Config {
             entrypoint: ["/bin/sh", "-c", wait].map(str::to_string).to_vec(),
@@ -258,6 +266,16 @@ fn agnhost(programs: &Programs, server: &Certified) -> Result<Layer> {
     // Users of whom some tests want to see their groups.
     layer.file("etc/passwd", 0o644, PASSWD)?;
     layer.file("etc/group", 0o644, GROUP)?;
+    Ok(layer)
+}
+
+/// A program that becomes root wherever that is allowed, and says who it is.
+fn with_set_user(programs: &Programs) -> Result<Layer> {
+    let mut layer = Layer::new();
+    add_loader(&mut layer, programs)?;
+    let path = programs.contained(PRIVILEGES)?;
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    layer.file(&format!("bin/{PRIVILEGES}"), 0o6755, &bytes)?;
     Ok(layer)
 }
 
