@@ -1,6 +1,7 @@
 //! When the boot of a node is complete.
 
 use super::set;
+use super::troubles::Host;
 use crate::stage::{BOOT, Stage, marks};
 use anyhow::{Result, ensure};
 use base64::Engine;
@@ -38,9 +39,10 @@ pub(crate) fn has_to_be_healthy(stage: &mut Stage<'_>) -> Result<()> {
     let said = machine.wait_for("boot not complete: kubelet is not healthy", UNWELL)?;
     stage.note(format!("unwell after {:.1} CPU s", said.cpu));
     machine.wait_for("there is no other image to try", UNWELL)?;
-    let api = Api::at(&machine.api_socket());
     ensure!(machine.resets() == 0, "the host restarts");
+    Host::of(&mut machine, stage).has("kubelet")?;
 
+    let api = Api::at(&machine.api_socket());
     let repaired = json!({ "kubernetes": { "container-runtime-endpoint": RUNTIME } });
     set(&api, &repaired)?;
     machine.skip_to_now();

@@ -156,14 +156,14 @@ spec:
 "#;
 
 /// A machine that is asked what is wrong.
-struct Host<'a, 'b> {
+pub(super) struct Host<'a, 'b> {
     machine: &'a mut Machine,
     stage: &'a mut Stage<'b>,
     api: Api,
 }
 
 impl<'a, 'b> Host<'a, 'b> {
-    fn of(machine: &'a mut Machine, stage: &'a mut Stage<'b>) -> Self {
+    pub(super) fn of(machine: &'a mut Machine, stage: &'a mut Stage<'b>) -> Self {
         Self {
             api: Api::at(&machine.api_socket()),
             machine,
@@ -172,7 +172,7 @@ impl<'a, 'b> Host<'a, 'b> {
     }
 
     /// Waits until the report says that this is wrong.
-    fn has(&mut self, cause: &str) -> Result<()> {
+    pub(super) fn has(&mut self, cause: &str) -> Result<()> {
         self.reports(&format!("{cause} is reported"), |causes| {
             causes.iter().any(|found| found == cause)
         })
