@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::{self, ClientConfig};
 use url::{Host, Url};
 
 /// How long a server may say nothing, unless a connector is told otherwise.
@@ -81,11 +81,20 @@ impl ConnectError {
         match self {
             Self::Unreachable { .. } | Self::Proxy { .. } => true,
             Self::Refused { status, .. } => status.is_server_error(),
-            // A certificate that is not good stays so; a connection that broke is another.
-            Self::Tls { source, .. } => source.kind() != io::ErrorKind::InvalidData,
+            Self::Tls { source, .. } => !is_of_another(source),
             Self::Trust { .. } => false,
         }
     }
+}
+
+/// Whether a connection failed for the server's certificate, which stays as it is, rather than
+/// for what a server or a proxy in trouble says.
+fn is_of_another(error: &io::Error) -> bool {
+    let reason = error.get_ref().and_then(|reason| reason.downcast_ref());
+    matches!(
+        reason,
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
+    )
 }
 
 /// A server, as an address names it.

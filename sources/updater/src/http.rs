@@ -195,12 +195,11 @@ impl Server {
     /// Asks where the file was found last, and follows redirects.
     async fn send(&mut self, range: Option<&Range<u64>>) -> Result<Response<Incoming>, HttpError> {
         if self.place != self.url {
-            let answer = self.send_once(range).await?;
-            if answer.status().is_success() {
-                return Ok(answer);
+            match self.send_once(range).await {
+                Ok(answer) if answer.status().is_success() => return Ok(answer),
+                // A place that was redirected to can be good for a while only.
+                _ => self.go_to(self.url.clone()),
             }
-            // A place that was redirected to can be good for a while only.
-            self.go_to(self.url.clone());
         }
         let mut to = String::new();
         for _ in 0..=REDIRECTS {
@@ -208,7 +207,9 @@ impl Server {
             let Some(location) = location(&answer) else {
                 return Ok(answer);
             };
-            to = location.chars().take(200).collect();
+            // A query can be a secret: the signature of who may fetch.
+            let shown = location.split('?').next().unwrap_or_default();
+            to = shown.chars().take(200).collect();
             let place = redirected(&self.place, &location);
             self.go_to(place.map_err(|why| self.not_redirected(&to, why))?);
         }
