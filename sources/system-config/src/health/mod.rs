@@ -22,9 +22,10 @@ use decide::{Verdict, decide};
 use probe::Probe;
 pub use probe::failed_units;
 
-/// How long the system gets to become healthy once everything was started.
+/// How long the system gets to become healthy from when something is wrong with it.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long kubelet gets, which starts after everything else and has more to begin with.
+/// How long kubelet gets once everything was started: it starts last and has more to begin
+/// with.
 const KUBELET_PATIENCE: Duration = Duration::from_secs(120);
 /// Exists once the boot is complete.
 const COMPLETE: &str = "/run/bulkhead/boot-complete";
@@ -43,17 +44,15 @@ pub const GRACE: Duration = Duration::from_secs(15);
 /// Waits for health, then blesses the running image.
 pub fn bless_boot() -> Result<()> {
     let started = Instant::now();
+    let mut patience = Patience::default();
     let mut last = None;
     loop {
         let probe = probe::probe()?;
         let Some(complaint) = probe.complaint() else {
             break;
         };
-        let patience = match probe.waits_for_kubelet() {
-            true => KUBELET_PATIENCE,
-            false => PATIENCE,
-        };
-        if probe.is_hopeless() || started.elapsed() > patience {
+        let is_over = patience.is_over(started.elapsed(), probe.waits_for_kubelet());
+        if probe.is_hopeless() || is_over {
             return give_up(&complaint, &probe);
         }
         if last.as_ref() != Some(&complaint) {
@@ -67,6 +66,25 @@ pub fn bless_boot() -> Result<()> {
     // Stands the time limit down.
     std::fs::create_dir_all("/run/bulkhead").context("making the folder /run/bulkhead")?;
     sysutil::fs::write_atomic(Path::new(COMPLETE), b"", 0o644)
+}
+
+/// Since when something is wrong, by the time since everything was started.
+#[derive(Default)]
+struct Patience {
+    /// Nothing where kubelet alone is waited for.
+    wrong_since: Option<Duration>,
+}
+
+impl Patience {
+    /// Whether a system that is not healthy now has had its time. What goes wrong while kubelet
+    /// is waited for gets as much time as what was wrong from the start.
+    fn is_over(&mut self, now: Duration, waits_for_kubelet: bool) -> bool {
+        if waits_for_kubelet {
+            self.wrong_since = None;
+            return now > KUBELET_PATIENCE;
+        }
+        now - *self.wrong_since.get_or_insert(now) > PATIENCE
+    }
 }
 
 /// Runs when the time for a boot is over and it is not complete.
@@ -219,6 +237,32 @@ pub fn restart() -> Result<()> {
 mod tests {
     use super::*;
     use std::cell::Cell;
+
+    #[test]
+    fn what_goes_wrong_while_kubelet_is_waited_for_gets_its_time() {
+        // Seconds, and whether kubelet alone is waited for; the last look is the end.
+        for looks in [
+            &[(0, false), (60, false), (61, false)][..],
+            &[(0, true), (61, true), (120, true), (121, true)],
+            &[(0, true), (110, false), (170, false), (171, false)],
+            &[
+                (0, false),
+                (50, true),
+                (70, false),
+                (130, false),
+                (131, false),
+            ],
+            &[(0, false), (50, true), (121, true)],
+        ] {
+            let mut patience = Patience::default();
+            let over: Vec<_> = looks
+                .iter()
+                .map(|&(now, kubelet)| patience.is_over(Duration::from_secs(now), kubelet))
+                .collect();
+            let (last, before) = over.split_last().unwrap();
+            assert!(*last && !before.contains(&true), "{looks:?}: {over:?}");
+        }
+    }
 
     #[test]
     fn the_time_limit_stands_back_for_bootstrap_containers() {
