@@ -86,57 +86,69 @@ pub async fn remove(client: &Client, name: &str) -> Result<()> {
 
 /// What a label is called by which an image is known to be used, before the user's name.
 const USED_BY: &str = "bulkhead/used-by.";
+/// What such a label is given to be taken away: an empty one is none.
+const NOT_USED: &str = "";
 
-/// Notes that `user` uses the image called `name` and no other one. Those that it used before
-/// and that nobody else uses are removed; their names are returned.
-pub async fn use_only(client: &Client, user: &str, name: &str) -> Result<Vec<String>> {
+/// The image called `name`, if it is there. From then on `user` is known to use it, so that
+/// no other user removes it.
+pub async fn take_up(client: &Client, user: &str, name: &str) -> Result<Option<Image>> {
+    let Some(image) = find(client, name).await? else {
+        return Ok(None);
+    };
+    let noted = label(client, &image, &format!("{USED_BY}{user}"), "yes")
+        .await
+        .with_context(|| format!("cannot note who uses {name}"))?;
+    Ok(noted.then_some(image))
+}
+
+/// Removes the images that `user` used before the one called `name` and that nobody else uses;
+/// returns their names.
+pub async fn give_up_others(client: &Client, user: &str, name: &str) -> Result<Vec<String>> {
     let listed: Images = client
         .call("images.v1.Images/List", None, &Nothing {})
         .await
         .context("cannot list the images")?;
-    let steps = steps(&listed.images, user, name);
-    for (image, value) in steps.labels {
-        label(client, image, &format!("{USED_BY}{user}"), value)
+    let others = others(&listed.images, user, name);
+    for image in others.shared {
+        label(client, image, &format!("{USED_BY}{user}"), NOT_USED)
             .await
             .with_context(|| format!("cannot note who uses {}", image.name))?;
     }
-    for image in &steps.remove {
+    for image in &others.unused {
         remove(client, image)
             .await
             .with_context(|| format!("cannot remove {image}"))?;
     }
-    Ok(steps.remove)
+    Ok(others.unused)
 }
 
-/// What is to be done to images.
-struct Steps<'a> {
-    /// The user's label gets this value.
-    labels: Vec<(&'a Image, &'static str)>,
-    remove: Vec<String>,
+/// Images that a user has used, and does not any more.
+struct Others<'a> {
+    /// Somebody else uses them.
+    shared: Vec<&'a Image>,
+    /// Nobody does.
+    unused: Vec<String>,
 }
 
-fn steps<'a>(images: &'a [Image], user: &str, name: &str) -> Steps<'a> {
+fn others<'a>(images: &'a [Image], user: &str, name: &str) -> Others<'a> {
     let own = format!("{USED_BY}{user}");
-    let (used, others): (Vec<&Image>, Vec<&Image>) =
-        images.iter().partition(|image| image.name == name);
-    let mut steps = Steps {
-        labels: used.into_iter().map(|image| (image, "yes")).collect(),
-        remove: Vec::new(),
+    let mut others = Others {
+        shared: Vec::new(),
+        unused: Vec::new(),
     };
-    let before = others.into_iter();
+    let before = images.iter().filter(|image| image.name != name);
     for image in before.filter(|image| image.labels.contains_key(&own)) {
         let mut labels = image.labels.keys();
         match labels.any(|label| label.starts_with(USED_BY) && *label != own) {
-            // One that is empty is none.
-            true => steps.labels.push((image, "")),
-            false => steps.remove.push(image.name.clone()),
+            true => others.shared.push(image),
+            false => others.unused.push(image.name.clone()),
         }
     }
-    steps
+    others
 }
 
-/// Gives an image a label, beside those that it has.
-async fn label(client: &Client, image: &Image, label: &str, value: &str) -> Result<()> {
+/// Gives an image a label, beside those that it has. Returns whether the image is still there.
+async fn label(client: &Client, image: &Image, label: &str, value: &str) -> Result<bool> {
     let request = UpdateImage {
         image: Some(Image {
             labels: [(label.to_string(), value.to_string())].into(),
@@ -147,10 +159,8 @@ async fn label(client: &Client, image: &Image, label: &str, value: &str) -> Resu
             paths: vec![format!("labels.{label}")],
         }),
     };
-    client
-        .call::<ImageMessage>("images.v1.Images/Update", None, &request)
-        .await
-        .map(drop)
+    let answer = client.ask::<ImageMessage>("images.v1.Images/Update", None, &request);
+    Ok(matches!(answer.await?, Answer::Done(_)))
 }
 
 /// Reads how `image` wants to be run on this machine.
@@ -296,21 +306,13 @@ mod tests {
             image("of-a-like-name", &["admin2"]),
             image("of-nobody", &[]),
         ];
-        let check = |user, name, labels: &[(&str, &str)], remove: &[&str]| {
-            let steps = steps(&images, user, name);
-            let found = steps.labels.iter();
-            let found: Vec<_> = found
-                .map(|(image, value)| (image.name.as_str(), *value))
-                .collect();
-            assert_eq!(found, labels);
-            assert_eq!(steps.remove, remove);
+        let check = |user, name, shared: &[&str], unused: &[&str]| {
+            let others = others(&images, user, name);
+            let found: Vec<_> = others.shared.iter().map(|image| &image.name).collect();
+            assert_eq!(found, shared);
+            assert_eq!(others.unused, unused);
         };
-        check(
-            "admin",
-            "new",
-            &[("new", "yes"), ("shared", "")],
-            &["old", "older"],
-        );
-        check("control", "shared", &[("shared", "yes")], &["of-another"]);
+        check("admin", "new", &["shared"], &["old", "older"]);
+        check("control", "shared", &[], &["of-another"]);
     }
 }

@@ -91,8 +91,11 @@ where
         .call::<Nothing>("transfer.v1.Transfer/Transfer", None, &transfer)
         .await;
     transferred
-        // Whoever could not log in was refused for that.
-        .map_err(|error| take(&failed_login).unwrap_or(error))
+        // Whoever could not log in was most likely refused for that.
+        .map_err(|error| match take(&failed_login) {
+            Some(login) => error.context(format!("{login:#}")),
+            None => error,
+        })
         .with_context(|| format!("cannot pull {reference}"))?;
     let pulled = image::find(client, &pulling).await?;
     let target = pulled.and_then(|image| image.target);
@@ -305,7 +308,8 @@ mod tests {
                 "other",
                 AUTH_NONE,
                 "",
-                "cannot pull r/a:1: there is no role",
+                "cannot pull r/a:1: there is no role: containerd's transfer.v1.Transfer/Transfer \
+                 failed: 401 Unauthorized (code 2)",
             ),
         ] {
             let (error, answer) = pulled(host);

@@ -100,7 +100,7 @@ pub fn run(kind: Kind, name: &str, config: &Config) -> Result<End> {
         };
         tracing::info!("{name} runs{with}");
         // An image that it ran before is of no use, but does no harm.
-        match image::use_only(&client, &id, &config.source).await {
+        match image::give_up_others(&client, &id, &config.source).await {
             Ok(removed) => removed
                 .iter()
                 .for_each(|image| tracing::info!("removed {image}, which {name} ran before")),
@@ -160,19 +160,17 @@ async fn get_image(
             tracing::info!("{source} comes from the root");
         }
     }
-    let image = match image::find(client, source).await? {
-        Some(image) => image,
-        None => pull_image(client, kind, id, source).await?,
+    let image = loop {
+        if let Some(image) = image::take_up(client, id, source).await? {
+            break image;
+        }
+        // What is pulled can be removed again before it is taken up.
+        pull_image(client, kind, id, source).await?;
     };
     image::config(client, &image).await
 }
 
-async fn pull_image(
-    client: &Client,
-    kind: Kind,
-    id: &str,
-    source: &str,
-) -> Result<containerd_client::Image> {
+async fn pull_image(client: &Client, kind: Kind, id: &str, source: &str) -> Result<()> {
     let more = match kind {
         Kind::Host => &[][..],
         Kind::Bootstrap => &MORE_PAUSES[..],
@@ -188,7 +186,7 @@ async fn pull_image(
         };
         let pulled = pull::pull(client, source, id, Path::new(HOSTS), log_in, sync).await;
         match (pulled, pauses.next()) {
-            (Ok(image), _) => return Ok(image),
+            (Ok(_), _) => return Ok(()),
             (Err(error), None) => return Err(error),
             (Err(error), Some(pause)) => {
                 tracing::warn!("{id}: {error:#}; another try in {pause} s");
