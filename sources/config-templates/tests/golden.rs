@@ -20,7 +20,7 @@ fn repository() -> PathBuf {
 }
 
 /// The packages that only a Kubernetes node has.
-const OF_A_NODE: &[&str] = &["containerd", "kubelet"];
+const OF_A_NODE: &[&str] = &["containerd", "ecr-credential-provider", "kubelet"];
 
 /// The `[[config]]` tables of the packages that are `wanted`, as the build would merge
 /// them.
