@@ -359,7 +359,7 @@ pub const ALL: &[Scenario] = &[
         name: "ec2-node-joins",
         about: "an instance of EC2 joins a cluster by its role, with the user data that Karpenter writes",
         tier: Tier::Two,
-        budget: 160.0,
+        budget: 220.0,
         cluster: true,
         run: scenarios::ec2::node_joins,
     },
