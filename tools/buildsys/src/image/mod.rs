@@ -94,9 +94,6 @@ pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> 
     let toolchain = built.toolchain.context("the toolchain is missing")?;
 
     let job = JobContext::new(&format!("{name}-image"), &logs, progress);
-    let staging = beside(&place, ".new");
-    store::remove_tree(&staging)?;
-    fs::create_dir_all(&staging).with_context(|| format!("cannot make {}", staging.display()))?;
     let ingredients = Ingredients {
         variant: &variant,
         settings: &settings,
@@ -110,16 +107,19 @@ pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> 
         update_root: project.update_root(),
         log: job.log(),
     };
-    let description = ingredients.assemble(&staging, job.task())?;
-    description.write(&staging)?;
-    publish(&staging, &place)?;
+    let there = || up_to_date(&place, &plan);
+    let (description, rebuilt) = make_at(&place, there, |staging| {
+        let description = ingredients.assemble(staging, job.task())?;
+        description.write(staging)?;
+        Ok(description)
+    })?;
     link_latest(&place)?;
     store.trim()?;
     job.task().note("done");
     Ok(Image {
         folder: place,
         description,
-        rebuilt: true,
+        rebuilt,
     })
 }
 
@@ -144,6 +144,26 @@ fn beside(place: &Path, suffix: &str) -> PathBuf {
     let mut name = place.as_os_str().to_os_string();
     name.push(suffix);
     name.into()
+}
+
+/// Has `make` fill a folder that then is moved to `place`, and says that it did, unless what
+/// is wanted is `there` already. Of builds at the same time one makes it, and the others wait
+/// for that.
+fn make_at<T>(
+    place: &Path,
+    there: impl Fn() -> Option<T>,
+    make: impl FnOnce(&Path) -> Result<T>,
+) -> Result<(T, bool)> {
+    let _turn = store::lock_exclusive(&beside(place, ".lock"))?;
+    if let Some(found) = there() {
+        return Ok((found, false));
+    }
+    let staging = beside(place, ".new");
+    store::remove_tree(&staging)?;
+    fs::create_dir_all(&staging).with_context(|| format!("cannot make {}", staging.display()))?;
+    let made = make(&staging)?;
+    publish(&staging, place)?;
+    Ok((made, true))
 }
 
 /// Moves a finished image into its place. An image that lies there is moved away
@@ -172,4 +192,31 @@ fn link_latest(place: &Path) -> Result<()> {
     store::remove_tree(&temporary)?;
     symlink(version, &temporary).with_context(linking)?;
     fs::rename(&temporary, &link).with_context(linking)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn of_builds_at_once_one_makes_the_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = &folder.path().join("images/variant/1.0.0");
+        let there = || fs::read_to_string(place.join("image.json")).ok();
+        let make = |staging: &Path| {
+            fs::write(staging.join("image.json"), "half")?;
+            thread::sleep(Duration::from_millis(50));
+            fs::write(staging.join("image.json"), "whole")?;
+            Ok("whole".to_string())
+        };
+        let mut made = thread::scope(|scope| {
+            let builds = [(); 4].map(|()| scope.spawn(|| make_at(place, there, make).unwrap()));
+            builds.map(|build| build.join().unwrap())
+        });
+        made.sort_by_key(|(_, made)| *made);
+        let expected = [false, false, false, true].map(|made| ("whole".to_string(), made));
+        assert_eq!(made, expected);
+    }
 }
