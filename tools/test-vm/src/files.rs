@@ -23,6 +23,8 @@ pub enum Manner {
     WrongBytes,
     /// Says that they lie on this port.
     MovedTo(u16),
+    /// Says so once.
+    MovedOnceTo(u16),
     /// Says that they lie where they were asked for.
     MovedHere,
     /// Says that they are to be had without TLS.
@@ -111,7 +113,10 @@ fn answer(stream: impl Read + Write, folder: &Path, manner: Manner, sent: &Sent)
             None => Manner::Ranges,
         };
         let place = match manner {
-            Manner::MovedTo(port) => Some(format!("//127.0.0.1:{port}/")),
+            Manner::MovedOnceTo(_) if sent.moved.load(Ordering::SeqCst) > 0 => None,
+            Manner::MovedTo(port) | Manner::MovedOnceTo(port) => {
+                Some(format!("//127.0.0.1:{port}/"))
+            }
             Manner::MovedHere => Some("/".to_string()),
             Manner::MovedToPlain => Some("http://127.0.0.1/".to_string()),
             _ => None,

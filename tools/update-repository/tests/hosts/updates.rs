@@ -1,6 +1,7 @@
 //! Updates as they go, and servers that do not do as they are asked.
 
 use std::fs;
+use std::net::TcpListener;
 
 use api_types::{UpdateCommand, UpdateState};
 use boot_slots::bless::FOLDER;
@@ -275,6 +276,19 @@ fn redirects_are_followed_and_remembered() {
     assert!(fixture.slot_b_holds(&root));
     assert_eq!(mirror.root_bytes(), 24 * BLOCK_SIZE as u64);
     assert_eq!(server.moved(), 2, "each range asks where the mirror is");
+}
+
+#[test]
+fn a_mirror_that_is_gone_is_left() {
+    let fixture = Fixture::new();
+    let root = fixture.release("2.0.0", 500..1_100);
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = gone.local_addr().unwrap().port();
+    drop(gone);
+    let server = fixture.serve(Manner::MovedOnceTo(port));
+    fixture.done(&[Refresh, Prepare]);
+    assert!(fixture.slot_b_holds(&root));
+    assert_eq!(server.moved(), 1);
 }
 
 #[test]
