@@ -423,7 +423,7 @@ pub const ALL: &[Scenario] = &[
         name: "node-troubles",
         about: "a node says what keeps it from its work, and works again without a reboot when that is over",
         tier: Tier::Two,
-        budget: 900.0,
+        budget: 600.0,
         cluster: true,
         run: scenarios::troubles::node_troubles,
     },
