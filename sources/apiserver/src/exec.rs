@@ -109,6 +109,11 @@ impl Sessions {
         }
     }
 
+    /// Ends what a server before this one has left, which may have been killed.
+    pub(crate) async fn end_leftovers(&self) {
+        self.containers.end_leftovers().await;
+    }
+
     /// Holds a session over a connection, of which some bytes may have been read.
     pub(crate) async fn take(&self, stream: UnixStream, read: &[u8]) {
         let (input, output) = stream.into_split();

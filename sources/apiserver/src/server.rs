@@ -88,6 +88,9 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
+    // Nobody waits for that.
+    let sessions = Arc::clone(&app.sessions);
+    tokio::spawn(async move { sessions.end_leftovers().await });
     tokio::select! {
         () = accept(&listener, &places, app.clone(), limits) => {}
         () = stop => {}

@@ -48,6 +48,10 @@ impl Containers for Here {
             })
         })
     }
+
+    fn end_leftovers(&self) -> Later<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 impl Process for HereProcess {

@@ -378,7 +378,7 @@ pub struct ExecProcess {
 }
 
 /// `services.tasks`: requests about a process of a container, its first one if
-/// `exec_id` is empty. Start, Wait, DeleteProcess and, without the second field,
+/// `exec_id` is empty. Get, Start, Wait, DeleteProcess and, without the second field,
 /// Delete.
 #[derive(Clone, PartialEq, Message)]
 pub struct ProcessId {
@@ -436,5 +436,20 @@ pub struct Waited {
 #[derive(Clone, PartialEq, Message)]
 pub struct Started {
     #[prost(uint32, tag = "1")]
+    pub pid: u32,
+}
+
+/// `services.tasks.GetResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Found {
+    #[prost(message, optional, tag = "1")]
+    pub process: Option<FoundProcess>,
+}
+
+/// `types.Process`.
+#[derive(Clone, PartialEq, Message)]
+pub struct FoundProcess {
+    /// 0 for one that was not started.
+    #[prost(uint32, tag = "3")]
     pub pid: u32,
 }

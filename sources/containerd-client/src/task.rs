@@ -1,8 +1,9 @@
 //! Containers and their processes.
 
 use crate::api::{
-    Any, CloseInput, Container, ContainerId, ContainerMessage, CreateTask, ExecProcess, Kill,
-    Mounts, Nothing, PrepareSnapshot, ProcessId, ResizePty, Runtime, Snapshot, Started, Waited,
+    Any, CloseInput, Container, ContainerId, ContainerMessage, CreateTask, ExecProcess, Found,
+    Kill, Mounts, Nothing, PrepareSnapshot, ProcessId, ResizePty, Runtime, Snapshot, Started,
+    Waited,
 };
 use crate::grpc::{Answer, Client};
 use crate::{SNAPSHOTTER, image::ImageConfig};
@@ -113,10 +114,7 @@ pub async fn exec(
     client
         .call::<Nothing>("tasks.v1.Tasks/Exec", None, &request)
         .await?;
-    Ok(Process {
-        container: container.to_string(),
-        exec: id.to_string(),
-    })
+    Ok(Process::further(container, id))
 }
 
 /// The specification of a container, if it is there.
@@ -164,6 +162,26 @@ impl Process {
             container: container.to_string(),
             exec: String::new(),
         }
+    }
+
+    /// The further process of a container that was made as `id`.
+    pub fn further(container: &str, id: &str) -> Self {
+        Self {
+            container: container.to_string(),
+            exec: id.to_string(),
+        }
+    }
+
+    /// Its number on the host, also when it has ended; `None` if it is not there, or was
+    /// not started.
+    pub async fn number(&self, client: &Client) -> Result<Option<u32>> {
+        let id = self.id();
+        let answer = client.ask::<Found>("tasks.v1.Tasks/Get", None, &id);
+        Ok(match answer.await? {
+            Answer::Done(found) => found.process.map(|process| process.pid),
+            Answer::NotFound | Answer::AlreadyExists => None,
+        }
+        .filter(|number| *number != 0))
     }
 
     /// Starts it; its number on the host.

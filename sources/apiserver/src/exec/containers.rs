@@ -10,6 +10,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use serde_json::{Value, json};
 use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::unix::pipe;
 
-/// Where pipes lie.
-const PIPES: &str = "/run/host-containers/exec";
+/// Where there is a folder for each process, by which one finds what is left of a server
+/// that was killed.
+const FOLDERS: &str = "/run/host-containers/exec";
 /// Time that a process has to end by itself when its client is gone.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -30,6 +32,9 @@ pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Containers: Send + Sync {
     /// Starts a process.
     fn start<'a>(&'a self, what: &'a Initialize) -> Later<'a, Result<Started>>;
+
+    /// Ends what a server before this one has started and not ended.
+    fn end_leftovers(&self) -> Later<'_, ()>;
 }
 
 /// A process that was started.
@@ -66,9 +71,64 @@ impl Containers for HostContainers {
     fn start<'a>(&'a self, what: &'a Initialize) -> Later<'a, Result<Started>> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         // Those of a server before this one may still be there.
-        let id = format!("exec-{}-{number}", std::process::id());
+        let id = format!("{}{number}", own_names());
         Box::pin(start(what, id))
     }
+
+    fn end_leftovers(&self) -> Later<'_, ()> {
+        Box::pin(async {
+            let left = match Folder::left(Path::new(FOLDERS), &own_names()) {
+                Ok(left) => left,
+                Err(error) => return tracing::warn!("what is left of before stays: {error:#}"),
+            };
+            let ending = left.into_iter().map(|folder| {
+                tokio::spawn(async move {
+                    let id = folder.id();
+                    if let Err(error) = end_leftover(folder).await {
+                        tracing::warn!("what is left of {id} stays: {error:#}");
+                    }
+                })
+            });
+            for ended in ending.collect::<Vec<_>>() {
+                let _ = ended.await;
+            }
+        })
+    }
+}
+
+/// How the names of this server's processes begin.
+fn own_names() -> String {
+    format!("exec-{}-", std::process::id())
+}
+
+/// Ends a process whose server is gone, and so whoever it was for.
+async fn end_leftover(folder: Folder) -> Result<()> {
+    let (Some(container), id) = (folder.container()?, folder.id()) else {
+        // Cut off before there was anything to run.
+        return Ok(());
+    };
+    let Ok(client) = Client::connect(Path::new(HOST_SOCKET), HOST_NAMESPACE).await else {
+        // Containers end with their runtime.
+        return Ok(());
+    };
+    let Some(spec) = task::spec(&client, &container).await? else {
+        return Ok(());
+    };
+    let process = task::Process::further(&container, &id);
+    let leader = process.number(&client).await?;
+    let process = HostProcess {
+        leader: leader.and_then(|pid| i32::try_from(pid).ok()),
+        client,
+        process,
+        control_group: control_group(&spec),
+        _folder: folder,
+    };
+    if process.leader.is_some() {
+        process.end().await;
+        tracing::info!("ended what a server before has left in the container {container}");
+    }
+    process.forget().await;
+    Ok(())
 }
 
 async fn start(what: &Initialize, id: String) -> Result<Started> {
@@ -81,9 +141,9 @@ async fn start(what: &Initialize, id: String) -> Result<Started> {
         bail!("the container {target} does not run");
     };
     let process = process(&spec, what).with_context(starting)?;
-    let pipes = Fifos::new(Path::new(PIPES), &id).with_context(starting)?;
-    let (input, output) = pipes.open().with_context(starting)?;
-    let process = task::exec(&client, target, &id, &process, &pipes.paths(what))
+    let folder = Folder::new(Path::new(FOLDERS), &id, target).with_context(starting)?;
+    let (input, output) = folder.open().with_context(starting)?;
+    let process = task::exec(&client, target, &id, &process, &folder.pipes(what))
         .await
         .with_context(starting)?;
     let mut process = HostProcess {
@@ -91,7 +151,7 @@ async fn start(what: &Initialize, id: String) -> Result<Started> {
         process,
         leader: None,
         control_group: control_group(&spec),
-        _pipes: pipes,
+        _folder: folder,
     };
     match process.process.start(&process.client).await {
         Ok(pid) => process.leader = i32::try_from(pid).ok(),
@@ -151,7 +211,7 @@ struct HostProcess {
     leader: Option<i32>,
     /// That of its container.
     control_group: PathBuf,
-    _pipes: Fifos,
+    _folder: Folder,
 }
 
 impl Process for HostProcess {
@@ -224,33 +284,73 @@ fn session_of(stat: &str) -> Option<i32> {
     fields.split_whitespace().nth(3)?.parse().ok()
 }
 
-/// The pipes of a process. They go when this is dropped.
-struct Fifos {
-    folder: PathBuf,
+/// The folder of a process: its pipes, and which container it is in. It goes when this is
+/// dropped, and stays when this program is killed.
+struct Folder {
+    path: PathBuf,
 }
 
-impl Fifos {
-    fn new(folder: &Path, id: &str) -> Result<Self> {
-        let folder = folder.join(id);
+impl Folder {
+    /// In this file of it.
+    const CONTAINER: &str = "container";
+
+    fn new(folders: &Path, id: &str, container: &str) -> Result<Self> {
+        let path = folders.join(id);
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
-        let pipes = Self { folder };
-        for path in [pipes.input(), pipes.output()] {
+            .create(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        let folder = Self { path };
+        for path in [folder.input(), folder.output()] {
             mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)
                 .with_context(|| format!("cannot make {}", path.display()))?;
         }
-        Ok(pipes)
+        let path = folder.path.join(Self::CONTAINER);
+        fs::write(&path, container).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(folder)
+    }
+
+    /// Those that are there but for those whose names begin with `own`.
+    fn left(folders: &Path, own: &str) -> Result<Vec<Self>> {
+        let list = || format!("cannot list {}", folders.display());
+        let entries = match fs::read_dir(folders) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(list)?,
+        };
+        let mut left = Vec::new();
+        for entry in entries {
+            let entry = entry.with_context(list)?;
+            if !entry.file_name().as_bytes().starts_with(own.as_bytes()) {
+                left.push(Self { path: entry.path() });
+            }
+        }
+        Ok(left)
+    }
+
+    /// The name of the process.
+    fn id(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
+    /// The container that it is in; `None` if there is none yet.
+    fn container(&self) -> Result<Option<String>> {
+        let path = self.path.join(Self::CONTAINER);
+        match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            text => text
+                .map(|text| Some(text).filter(|text| !text.is_empty()))
+                .with_context(|| format!("cannot read {}", path.display())),
+        }
     }
 
     fn input(&self) -> PathBuf {
-        self.folder.join("input")
+        self.path.join("input")
     }
 
     fn output(&self) -> PathBuf {
-        self.folder.join("output")
+        self.path.join("output")
     }
 
     /// Our ends. A writer waits for nobody if it can also read; of what is read, the end
@@ -267,7 +367,7 @@ impl Fifos {
         Ok((sender, receiver))
     }
 
-    fn paths(&self, what: &Initialize) -> Pipes {
+    fn pipes(&self, what: &Initialize) -> Pipes {
         let output = self.output().display().to_string();
         Pipes {
             input: self.input().display().to_string(),
@@ -281,10 +381,10 @@ impl Fifos {
     }
 }
 
-impl Drop for Fifos {
+impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            tracing::warn!("cannot remove {}: {error}", self.folder.display());
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
 }
@@ -324,6 +424,30 @@ mod tests {
         assert_eq!(with_terminal["consoleSize"], expected);
         assert_eq!(with_terminal["env"], json!(["PATH=/bin", "TERM=xterm"]));
         assert!(process(&json!({}), &what).is_err());
+    }
+
+    #[test]
+    fn what_a_server_before_has_left_is_found() {
+        let folders = tempfile::tempdir().unwrap();
+        let folders = &folders.path().join("exec");
+        assert!(Folder::left(folders, "exec-2-").unwrap().is_empty());
+        let own = Folder::new(folders, "exec-2-0", "admin").unwrap();
+        // A server that is killed drops nothing.
+        std::mem::forget(Folder::new(folders, "exec-1-7", "control").unwrap());
+        fs::create_dir(folders.join("exec-1-8")).unwrap();
+        let mut left = Folder::left(folders, "exec-2-").unwrap();
+        left.sort_by_key(Folder::id);
+        let found: Vec<_> = left
+            .iter()
+            .map(|folder| (folder.id(), folder.container().unwrap()))
+            .collect();
+        let expected = [
+            ("exec-1-7".to_string(), Some("control".to_string())),
+            ("exec-1-8".to_string(), None),
+        ];
+        assert_eq!(found, expected);
+        drop((left, own));
+        assert_eq!(fs::read_dir(folders).unwrap().count(), 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use apiclient::Client;
 use apiclient::exec::{self, Ends};
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::AsFd;
+use std::sync::mpsc::channel;
 use std::thread;
 
 /// The container in which they run.
@@ -15,8 +16,9 @@ const TARGET: &str = "control";
 const MUCH: usize = 100_000_000;
 /// Sessions at once.
 const MANY: usize = 16;
-/// An argument by which processes are found.
+/// Arguments by which processes are found.
 const MARK: &str = "7654321";
+const OTHER_MARK: &str = "7654322";
 
 /// Whether commands run as they should in the container `control`.
 pub(crate) fn check(host: &Host<'_>) -> Result<()> {
@@ -42,12 +44,13 @@ pub(crate) fn check(host: &Host<'_>) -> Result<()> {
     );
     sessions_at_once(client)?;
     much_goes_through(client)?;
-    a_client_vanishes(host)
+    a_client_vanishes(host)?;
+    the_server_is_killed(host)
 }
 
 /// Runs a command; what happens at its ends is for `work`. Its input ends when that drops
 /// it.
-fn session<T: Send>(
+pub(super) fn session<T: Send>(
     client: &Client,
     target: &str,
     command: &[&str],
@@ -163,6 +166,51 @@ fn a_client_vanishes(host: &Host<'_>) -> Result<()> {
     ensure!(status.is_err(), "its client ended with {status:?}");
     host.wait("what ran for it is gone", || {
         processes(client).is_ok_and(|processes| !processes.contains(MARK))
+    })
+}
+
+/// What runs ends with the server that it runs by, too, as soon as there is another one.
+fn the_server_is_killed(host: &Host<'_>) -> Result<()> {
+    let client = &host.client();
+    // It neither reads nor writes, so nothing else tells it.
+    let script = format!("sleep {OTHER_MARK} & echo here; sleep 120");
+    let script = ["sh", "-c", script.as_str()];
+    let (started, start) = channel();
+    let status = thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            session(client, TARGET, &script, None, move |give, mut take| {
+                BufReader::new(&mut take).read_line(&mut String::new())?;
+                let running = processes(client)?;
+                ensure!(running.contains(OTHER_MARK), "it runs not: {running}");
+                started.send(())?;
+                take.read_to_end(&mut Vec::new())?;
+                drop(give);
+                Ok(())
+            })
+        });
+        if start.recv().is_ok() {
+            let server = "apiserver.service";
+            let kill = [
+                "systemctl",
+                "kill",
+                "--kill-whom=main",
+                "--signal=KILL",
+                server,
+            ];
+            let killed = host.probe()?.run(&kill)?;
+            ensure!(killed.status == 0, "it is not killed: {}", killed.stderr);
+        }
+        match running.join() {
+            Ok(ended) => ended.map(|((), status)| status),
+            Err(_) => bail!("what looks at a command has panicked"),
+        }
+    })?;
+    ensure!(
+        status.is_err(),
+        "without its server it ended with {status:?}"
+    );
+    host.wait("what ran by the server before is gone", || {
+        processes(client).is_ok_and(|processes| !processes.contains(OTHER_MARK))
     })
 }
 
