@@ -55,7 +55,8 @@ pub(crate) fn support_bundle(stage: &mut Stage<'_>) -> Result<()> {
     check_clean(&stage.journal(&disk)?)
 }
 
-fn unpack(bundle: &[u8]) -> Result<BTreeMap<String, String>> {
+/// The files of a support bundle.
+pub(super) fn unpack(bundle: &[u8]) -> Result<BTreeMap<String, String>> {
     let mut archive = tar::Archive::new(GzDecoder::new(bundle));
     let mut files = BTreeMap::new();
     for entry in archive.entries().context("the bundle is no archive")? {

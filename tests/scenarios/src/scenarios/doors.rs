@@ -1,6 +1,7 @@
 //! The doors to a host that has no registry: the images of control and admin that lie in
 //! its root.
 
+use super::debugging::Doors;
 use super::exec::run_in;
 use super::host_containers::{ADMIN, CONTROL, Host, RUNTIME};
 use super::set;
@@ -16,6 +17,9 @@ use test_vm::disk::RawDisk;
 /// reach no other server.
 const CLIENT: &str = "client";
 const CLIENT_UNIT: &str = "host-containers@client.service";
+/// One that starts with it, of the same image.
+const TWIN: &str = "twin";
+const TWIN_UNIT: &str = "host-containers@twin.service";
 const USER: &str = "jo";
 
 /// What admin has done over SSH: a look into a pod's process, and into the host.
@@ -32,6 +36,9 @@ echo "status: $?"
 sudo tcpdump --version 2>&1 | head -n 1
 "#;
 
+/// By which the client knows the host as `node`.
+const SSH_CONFIG: &str = "Host node\n  HostName 127.0.0.1\n  User jo\n  BatchMode yes\n";
+
 /// Admin is enabled from control, used over SSH, and disabled again.
 pub(crate) fn doors(stage: &mut Stage<'_>) -> Result<()> {
     let parts = stage.cluster()?;
@@ -41,8 +48,10 @@ pub(crate) fn doors(stage: &mut Stage<'_>) -> Result<()> {
          hostNetwork: true\n  containers:\n  \
          - { name: watched, image: 'localhost/kubernetes/pause:0.1.0', imagePullPolicy: Never }\n",
     );
+    // With a key that there is not, of which the host tells.
     let user_data = format!(
-        "[settings.kubernetes]\nstandalone-mode = true\ncluster-domain = \"cluster.local\"\n\
+        "[settings.ntp]\ntime-server = [\"10.0.2.2\"]\n\
+         [settings.kubernetes]\nstandalone-mode = true\ncluster-domain = \"cluster.local\"\n\
          [settings.kubernetes.static-pods.watched]\nenabled = true\nmanifest = \"{pod}\"\n"
     );
     builder.user_data = Some(user_data.into_bytes());
@@ -63,13 +72,28 @@ pub(crate) fn doors(stage: &mut Stage<'_>) -> Result<()> {
         "command": ["/usr/bin/bash", "-c", "trap exit TERM; sleep 1000000 & wait"],
     });
     let control = json!({ "enabled": true });
+    // All three want their images imported at once, two of them the same.
     set(
         &api,
-        &json!({ "host-containers": { "control": control, CLIENT: client } }),
+        &json!({ "host-containers": { "control": control, CLIENT: client, TWIN: client } }),
     )?;
     host.wait_for(CONTROL, "comes from the root")?;
     host.wait_for(CONTROL, "control runs")?;
-    host.wait_for(CLIENT_UNIT, "client runs")?;
+    let mut imports = 0;
+    for (unit, runs) in [(CLIENT_UNIT, "client runs"), (TWIN_UNIT, "twin runs")] {
+        let said = host.wait_for(unit, runs)?;
+        imports += usize::from(said.contains("comes from the root"));
+        let starts = host.show(unit, "NRestarts")?;
+        ensure!(starts == "0", "{unit} was started {starts} times more");
+    }
+    ensure!(
+        imports == 1,
+        "the image of two was imported {imports} times"
+    );
+    set(
+        &api,
+        &json!({ "host-containers": { TWIN: { "enabled": false } } }),
+    )?;
     let calls = host.client();
     let run = |container: &str, script: &str| -> Result<String> {
         let (said, status) = run_in(&calls, container, &["sh", "-c", script], None)?;
@@ -141,10 +165,21 @@ pub(crate) fn doors(stage: &mut Stage<'_>) -> Result<()> {
         !mounts.contains("default/admin/"),
         "something of admin is mounted: {mounts}"
     );
-    run("control", "enable-admin-container")?;
-    host.wait_for(ADMIN, "Server listening on")?;
-    let strict = ssh.replace("accept-new", "yes");
-    run(CLIENT, &format!("{strict} true"))?;
+    let stories = Doors {
+        host: &host,
+        client: CLIENT,
+        pod: "pause",
+    };
+    stories.run_all(|| {
+        let strict = ssh.replace("accept-new", "yes");
+        run(CLIENT, &format!("{strict} true"))?;
+        run(
+            CLIENT,
+            &format!("cat > /root/.ssh/config <<'end'\n{SSH_CONFIG}end"),
+        )?;
+        Ok(())
+    })?;
+    stage.note("the commands of the page on debugging do what it says");
     machine.power_off(BOOT)?;
     drop(machine);
 

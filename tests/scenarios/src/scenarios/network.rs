@@ -154,10 +154,10 @@ pub(crate) fn outage(stage: &mut Stage<'_>) -> Result<()> {
     let (builder, disk) = stage.machine(Which::Twin, "machine")?;
     let mut machine = stage.start(&builder)?;
     machine.set_link(0, false)?;
-    machine.wait_for("bulkhead: network: none: e", BOOT + OUTAGE)?;
-    machine.rewind();
-    machine.wait_for("has no link: is its cable in", BOOT)?;
-    machine.rewind();
+    for said in NO_LINK {
+        machine.wait_for(said, BOOT + OUTAGE)?;
+        machine.rewind();
+    }
     machine.wait_for(marks::BOOT_COMPLETE, BOOT)?;
     machine.set_link(0, true)?;
     machine.wait_for("bulkhead: network: there is one again", OUTAGE)?;
@@ -166,6 +166,12 @@ pub(crate) fn outage(stage: &mut Stage<'_>) -> Result<()> {
     stage.power_off(machine)?;
     check_clean(&stage.journal(&disk)?)
 }
+
+/// What the console says of a card whose cable is not in.
+pub(super) const NO_LINK: [&str; 2] = [
+    "bulkhead: network: none: e",
+    "has no link: is its cable in, and the port at its other end on?",
+];
 
 /// Processor seconds in which what takes a host a minute comes.
 const OUTAGE: f64 = 60.0;

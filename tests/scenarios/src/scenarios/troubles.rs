@@ -2,7 +2,7 @@
 //! reboot once its cause is.
 
 use super::cluster::{NODE, Node};
-use super::set;
+use super::{debugging, set};
 use crate::stage::{BOOT, Stage};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use test_vm::api::Api;
 use test_vm::cluster::{has_condition, sleeper};
 use test_vm::disk::RawDisk;
+use test_vm::probe::Probe;
 use test_vm::{Machine, Services};
 
 /// When the certificates of servers are over, and systemd believes a clock.
@@ -50,6 +51,7 @@ pub(crate) fn node_troubles(stage: &mut Stage<'_>) -> Result<()> {
         &json!({ "ntp": { "time-servers": ["10.0.2.2"] } }),
     )?;
     host.has("authority")?;
+    debugging::refused(&mut Probe::connect(&host.machine.probe_socket())?)?;
     let right = json!({ "kubernetes": { "cluster-certificate": certificate } });
     set(&host.api, &right)?;
     host.has("credentials")?;
@@ -110,7 +112,7 @@ pub(crate) fn node_troubles(stage: &mut Stage<'_>) -> Result<()> {
 }
 
 /// What the console was told when nobody may have been able to ask.
-const CONSOLE: [&str; 8] = [
+pub(super) const CONSOLE: [&str; 8] = [
     "node: no more of this: no cluster is configured, so kubelet does not run",
     "node: no more of this: the clock is wrong",
     "node: the API server's certificate is of another authority",
