@@ -70,7 +70,9 @@ pub(super) fn session<T: Send>(
         let Ok(worked) = working.join() else {
             bail!("what looks at a command has panicked");
         };
-        Ok((worked?, status))
+        // What its client says can be the reason.
+        let worked = worked.with_context(|| format!("the client ended with {status:?}"))?;
+        Ok((worked, status))
     })
 }
 
