@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::iter;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 use test_vm::probe::Probe;
@@ -318,8 +318,15 @@ impl Terminal {
         }
         self.press(b"exit\n")?;
         // The screen is dark when the session has ended.
-        while self.next().is_ok() {}
-        Ok(())
+        loop {
+            match self.screen.recv_timeout(PATIENCE) {
+                Ok(bytes) => self.show(&bytes),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("the shell does not end but shows {:?}", self.shown)
+                }
+            }
+        }
     }
 
     fn press(&mut self, keys: &[u8]) -> Result<()> {
@@ -336,18 +343,16 @@ impl Terminal {
 
     fn wait_for_text(&mut self, text: &str) -> Result<()> {
         while !self.shown.contains(text) {
-            let next = self
-                .next()
-                .with_context(|| format!("it does not show {text:?} but {:?}", self.shown))?;
-            self.shown.push_str(&next);
+            let Ok(bytes) = self.screen.recv_timeout(PATIENCE) else {
+                bail!("it does not show {text:?} but {:?}", self.shown);
+            };
+            self.show(&bytes);
         }
         Ok(())
     }
 
-    /// What is shown next.
-    fn next(&self) -> Result<String> {
-        let bytes = self.screen.recv_timeout(PATIENCE)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    fn show(&mut self, bytes: &[u8]) {
+        self.shown.push_str(&String::from_utf8_lossy(bytes));
     }
 
     /// Leaves the shell, whatever runs in it. A session that goes on all the same ends with
