@@ -52,11 +52,17 @@ impl Authority {
 
     /// How a server speaks that has a certificate for `name`.
     pub fn server_config(&self, name: &str) -> Arc<ServerConfig> {
+        let identity = self.identity(name);
+        server(&identity, &identity).expect("a configuration")
+    }
+
+    /// A certificate for `name` and its key, PEM one after the other.
+    pub fn identity(&self, name: &str) -> String {
         let key = KeyPair::generate().expect("a key");
         let certificate = CertificateParams::new(vec![name.to_string()])
             .and_then(|params| params.signed_by(&key, &self.issuer))
             .expect("a certificate");
-        server(&certificate.pem(), &key.serialize_pem()).expect("a configuration")
+        certificate.pem() + &key.serialize_pem()
     }
 
     /// A server with a certificate for `name`, which takes one request and answers

@@ -14,6 +14,7 @@ pub mod runner;
 mod scenarios;
 mod stage;
 
+pub use scenarios::node_update::serve_files_over_tls;
 pub use scenarios::slots::next_version;
 pub use stage::{Cluster, Setup, Stage, Which};
 
@@ -295,7 +296,7 @@ pub const ALL: &[Scenario] = &[
         name: "update",
         about: "an update by the API boots and keeps the settings; one that does not boot is given up, and the status says so",
         tier: Tier::Two,
-        budget: 480.0,
+        budget: 300.0,
         cluster: false,
         run: scenarios::updates::forward_and_back,
     },
@@ -314,6 +315,14 @@ pub const ALL: &[Scenario] = &[
         budget: 420.0,
         cluster: false,
         run: scenarios::kubelet::has_to_be_healthy,
+    },
+    Scenario {
+        name: "node-update",
+        about: "a node is updated over TLS by a pod that calls apiclient as the update operator does, and comes back ready",
+        tier: Tier::Two,
+        budget: 540.0,
+        cluster: true,
+        run: scenarios::node_update::node_update,
     },
     Scenario {
         name: "host-containers",

@@ -50,6 +50,8 @@ pub struct Setup {
 pub struct Cluster {
     /// Folder of the image of a node's dev twin.
     pub node: PathBuf,
+    /// Builds the image of the next version of that twin, and says where it is.
+    pub next_node: Box<dyn Fn() -> Result<PathBuf>>,
     /// Builds the image of the dev twin that is the same node on EC2, and says where it
     /// is.
     pub ec2_node: Box<dyn Fn() -> Result<PathBuf>>,

@@ -80,7 +80,10 @@ fn main() -> ExitCode {
         .next()
         .is_some_and(|first| first == test_vm::services::HELPER_ARGUMENT)
     {
-        let done = test_vm::services::run(&arguments.collect::<Vec<_>>());
+        let done = test_vm::services::run(
+            &arguments.collect::<Vec<_>>(),
+            scenarios::serve_files_over_tls,
+        );
         return exit_code(done.map(|()| ExitCode::SUCCESS));
     }
     let cli = Cli::parse_from(without_separator(std::env::args_os().collect()));

@@ -78,6 +78,7 @@ pub fn run(args: Args) -> Result<()> {
     let cluster = match &programs {
         Some(programs) => Some(Cluster {
             node: node_twin(&args)()?,
+            next_node: next_of(&args, node_variant(&args)),
             ec2_node: ec2_node(&args)?,
             programs: (**programs).clone(),
         }),
@@ -97,7 +98,7 @@ pub fn run(args: Args) -> Result<()> {
         signer: emulation.keys.signer()?,
         variant,
         twin,
-        next_twin: next_twin(&args),
+        next_twin: next_of(&args, args.variant.as_deref().unwrap_or(HOST_VARIANT)),
         node_twin: node_twin(&args),
         update_keys,
         cluster,
@@ -161,15 +162,15 @@ fn ec2_node(args: &Args) -> Result<Box<dyn Fn() -> Result<PathBuf>>> {
     }))
 }
 
-/// What builds the next version of the twin of the host by itself. The version that is
-/// the project's stays the latest.
-fn next_twin(args: &Args) -> Box<dyn Fn() -> Result<PathBuf>> {
-    let variant = args.variant.clone();
+/// What builds the next version of a variant's twin. The version that is the project's stays
+/// the latest.
+fn next_of(args: &Args, variant: &str) -> Box<dyn Fn() -> Result<PathBuf>> {
+    let variant = variant.to_string();
     let (arch, build) = (args.arch, !args.no_build);
     Box::new(move || {
         let project = Project::find()?;
         let progress = Progress::new();
-        let (_, twin) = vm::pair(&project, variant.as_deref().or(Some(HOST_VARIANT)));
+        let (_, twin) = vm::pair(&project, Some(&variant));
         let mut next = project.clone();
         next.config.release.version = scenarios::next_version(&project.config.release.version)?;
         if !build {

@@ -14,7 +14,7 @@ use crate::socket;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
@@ -34,6 +34,9 @@ pub const NTP_LOG: &str = "ntp.log";
 /// What the metadata service says, in the run's folder.
 const METADATA: &str = "metadata.json";
 
+/// Who serves files over TLS, in the run's folder.
+const IDENTITY: &str = "files.pem";
+
 const READY: &str = "ready";
 
 /// The servers of a test's own network. The guest reaches them at 10.0.2.2.
@@ -46,7 +49,13 @@ pub struct Services {
     pub metadata: Option<Ec2>,
     /// A folder whose files are served over HTTP, at [`FILES_PORT`].
     pub files: Option<PathBuf>,
+    /// The certificate and its key, in PEM, with which they are served over TLS instead.
+    pub files_identity: Option<String>,
 }
+
+/// Serves a folder over TLS with a certificate and its key, in PEM. Whoever starts machines
+/// brings it, for this crate has no TLS.
+pub type ServeOverTls = fn(TcpListener, &Path, &str) -> Result<()>;
 
 /// Where [`Services::files`] are served.
 pub const FILES_PORT: u16 = 8080;
@@ -112,6 +121,11 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Running> {
     }
     if let Some(folder) = &start.services.files {
         command.arg("--files").arg(folder);
+    }
+    if let Some(identity) = &start.services.files_identity {
+        let path = start.folder.join(IDENTITY);
+        fs::write(&path, identity).with_context(|| format!("cannot write {}", path.display()))?;
+        command.arg("--identity").arg(path);
     }
     spawn(command)
 }
@@ -208,6 +222,7 @@ struct Request {
     roles: Option<PathBuf>,
     metadata: Option<PathBuf>,
     files: Option<PathBuf>,
+    identity: Option<PathBuf>,
     /// Where connections are dropped.
     drop: Option<u16>,
 }
@@ -236,6 +251,7 @@ impl Request {
                 Some("--drop") => request.drop = Some(number(name, value)?),
                 Some("--metadata") => request.metadata = Some(value.into()),
                 Some("--files") => request.files = Some(value.into()),
+                Some("--identity") => request.identity = Some(value.into()),
                 Some("--node") => request.nodes.push(value.to_string_lossy().parse()?),
                 _ => bail!("unknown argument {}", name.display()),
             }
@@ -246,7 +262,7 @@ impl Request {
 
 /// The helper: enters the namespace, listens, says so, and serves until standard
 /// input ends. To be called before the program has started any thread.
-pub fn run(arguments: &[OsString]) -> Result<()> {
+pub fn run(arguments: &[OsString], serve_over_tls: ServeOverTls) -> Result<()> {
     let request = Request::parse(arguments)?;
     if let Some(pid) = request.join {
         enter_network_of(pid)?;
@@ -293,7 +309,14 @@ pub fn run(arguments: &[OsString]) -> Result<()> {
     if let Some(folder) = &request.files {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, FILES_PORT))
             .with_context(|| format!("cannot listen at port {FILES_PORT}"))?;
-        files::serve(listener, folder, Manner::Ranges);
+        match &request.identity {
+            None => files::serve(listener, folder, Manner::Ranges),
+            Some(path) => {
+                let identity = fs::read_to_string(path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                serve_over_tls(listener, folder, &identity)?;
+            }
+        }
     }
     let _metadata = match &request.metadata {
         Some(path) => Some(ec2::serve(path)?),
@@ -404,7 +427,7 @@ mod tests {
         };
         let all = parse(
             "--join 7 --socket /a --port 80 --ntp -5 --ntp-log /l \
-                         --egress /e --node 10.0.2.15:10250=4 --roles /r --metadata /m --files /f --drop 5",
+                         --egress /e --node 10.0.2.15:10250=4 --roles /r --metadata /m --files /f --identity /i --drop 5",
         )
         .unwrap();
         let expected = Request {
@@ -418,6 +441,7 @@ mod tests {
             roles: Some("/r".into()),
             metadata: Some("/m".into()),
             files: Some("/f".into()),
+            identity: Some("/i".into()),
             drop: Some(5),
         };
         assert_eq!(all, expected);

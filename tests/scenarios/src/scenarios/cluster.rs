@@ -80,6 +80,14 @@ impl Node {
         Ok(())
     }
 
+    /// Adds tables to the user data, which has none of these.
+    pub(super) fn add_tables(&mut self, tables: &Value) -> Result<()> {
+        let tables = toml::to_string(tables).context("the settings are no TOML")?;
+        let user_data = self.builder.user_data.get_or_insert_default();
+        user_data.extend(format!("\n{tables}").into_bytes());
+        Ok(())
+    }
+
     /// Waits until the node is ready since the boot that `boot_id` is not the
     /// identity of; returns that identity.
     pub(super) fn wait_until_ready(

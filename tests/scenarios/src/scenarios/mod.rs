@@ -14,6 +14,7 @@ pub(crate) mod image_push;
 pub(crate) mod kubelet;
 pub(crate) mod many_pods;
 pub(crate) mod network;
+pub(crate) mod node_update;
 pub(crate) mod pods;
 pub(crate) mod power_cut;
 pub(crate) mod settings;

@@ -37,7 +37,7 @@ pub(crate) fn power_cut(stage: &mut Stage<'_>) -> Result<()> {
     let (mut builder, disk, machine) = stage.booted()?;
     let api = Api::at(&machine.api_socket());
     let updates = Updates::new(stage)?;
-    let mut settings = updates.settings();
+    let mut settings = updates.settings("http");
     settings["motd"] = json!(KEPT);
     set(&api, &settings)?;
     stage.power_off(machine)?;

@@ -98,12 +98,17 @@ fn field(json: &Value, name: &str) -> Result<String> {
 }
 
 impl Updates {
-    /// Builds the next version; the repository has nothing yet.
+    /// Of the host by itself, whose next version is built.
     pub(super) fn new(stage: &Stage<'_>) -> Result<Self> {
-        let next = (stage.setup().next_twin)()?;
-        let (old, described) = Image::read(stage.setup().image(Which::Twin))?;
-        let (new, _) = Image::read(&next)?;
-        let bad = Image::bad(stage, &next, &new)?;
+        let setup = stage.setup();
+        Self::between(stage, setup.image(Which::Twin), &(setup.next_twin)()?)
+    }
+
+    /// From the image in one folder to that in another. The repository has nothing yet.
+    pub(super) fn between(stage: &Stage<'_>, old: &Path, next: &Path) -> Result<Self> {
+        let (old, described) = Image::read(old)?;
+        let (new, _) = Image::read(next)?;
+        let bad = Image::bad(stage, next, &new)?;
         let folder = stage.fresh_folder("repository")?;
         let (variant, arch) = (field(&described, "variant")?, field(&described, "arch")?);
         Ok(Self {
@@ -122,9 +127,9 @@ impl Updates {
         &self.folder
     }
 
-    /// The settings by which a host finds it.
-    pub(super) fn settings(&self) -> Value {
-        let at = |path: &str| format!("http://10.0.2.2:{FILES_PORT}/{path}");
+    /// The settings by which a host finds it, by `http` or `https`.
+    pub(super) fn settings(&self, scheme: &str) -> Value {
+        let at = |path: &str| format!("{scheme}://10.0.2.2:{FILES_PORT}/{path}");
         json!({ "updates": {
             "metadata-base-url": at(&self.address),
             "targets-base-url": at("targets"),
@@ -161,7 +166,7 @@ pub(crate) fn forward_and_back(stage: &mut Stage<'_>) -> Result<()> {
     let mut machine = stage.boot(&builder)?;
     let api = Api::at(&machine.api_socket());
     machine.wait_until("the API answers", BOOT, || api.answers())?;
-    let mut settings = updates.settings();
+    let mut settings = updates.settings("http");
     settings["motd"] = json!("kept by the update");
     set(&api, &settings)?;
 
@@ -269,7 +274,7 @@ fn command_while(
 }
 
 /// When the last command ended; nothing while one is at work.
-fn time_of_last(api: &Api) -> Option<String> {
+pub(super) fn time_of_last(api: &Api) -> Option<String> {
     let answer = api.request("GET", "/updates/status", None).ok()?;
     let status: Value = serde_json::from_str(&answer.text()).ok()?;
     status["most_recent_command"]["timestamp"]
