@@ -81,6 +81,17 @@ impl Fake {
         Ok(Self { address, log })
     }
 
+    /// The same with this certificate and its key, both PEM.
+    pub fn listen_as(
+        listener: TcpListener,
+        service: Service,
+        certificate: &str,
+        key: &str,
+    ) -> anyhow::Result<Self> {
+        let tls = tls_client::fake::server(certificate, key)?;
+        Ok(Self::listen(listener, service, tls)?)
+    }
+
     /// Where it is.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -24,6 +24,11 @@ pub(crate) const VENDOR: &str = "Amazon EC2";
 /// Where the service is.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 const MAC: &str = "52:54:00:12:34:56";
+/// The account that it is of.
+pub(crate) const ACCOUNT: &str = "111122223333";
+/// The key of who has launched it, as SSH has it.
+const SSH_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f jo";
 /// Seconds that the role's credentials are good for: longer than anybody runs a test.
 const CREDENTIALS_LAST: u64 = 24 * 3600;
 
@@ -84,6 +89,11 @@ impl Ec2 {
         format!("aws:///{}/{}", self.zone, self.instance_id)
     }
 
+    /// The key by which it lets in who has launched it.
+    pub fn ssh_key(&self) -> &'static str {
+        SSH_KEY
+    }
+
     /// What its role signs with.
     pub(crate) fn credentials(&self) -> Credentials {
         Credentials {
@@ -96,7 +106,7 @@ impl Ec2 {
     /// What the service says, by path below its date.
     fn metadata(&self, now: Time) -> Instance {
         let identity = json!({
-            "accountId": "111122223333",
+            "accountId": ACCOUNT,
             "architecture": "x86_64",
             "availabilityZone": self.zone,
             "imageId": "ami-0123456789abcdef0",
@@ -129,6 +139,8 @@ impl Ec2 {
                 ("meta-data/network/interfaces/macs/", format!("{MAC}/")),
                 ("meta-data/placement/availability-zone", self.zone.clone()),
                 ("meta-data/placement/region", self.region.clone()),
+                ("meta-data/public-keys/", "0=jo".to_string()),
+                ("meta-data/public-keys/0/openssh-key", SSH_KEY.to_string()),
                 ("meta-data/services/domain", "amazonaws.com".to_string()),
                 ("meta-data/services/partition", "aws".to_string()),
             ]

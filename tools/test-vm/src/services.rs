@@ -9,6 +9,7 @@
 use crate::cluster::egress::{self, Forward};
 use crate::cluster::roles;
 use crate::ec2::{self, Ec2};
+use crate::ecr::{self, Ecr};
 use crate::files::{self, Manner};
 use crate::socket;
 use anyhow::{Context, Result, anyhow, bail};
@@ -33,6 +34,8 @@ pub const NTP_LOG: &str = "ntp.log";
 
 /// What the metadata service says, in the run's folder.
 const METADATA: &str = "metadata.json";
+/// What ECR knows, in the run's folder.
+const ECR: &str = "ecr.json";
 
 /// Who serves files over TLS, in the run's folder.
 const IDENTITY: &str = "files.pem";
@@ -47,6 +50,8 @@ pub struct Services {
     /// EC2's metadata service, where the machine is this instance. It is reached at its
     /// own address.
     pub metadata: Option<Ec2>,
+    /// The service of ECR that gives logins for a registry.
+    pub ecr: Option<Ecr>,
     /// A folder whose files are served over HTTP, at [`FILES_PORT`].
     pub files: Option<PathBuf>,
     /// The certificate and its key, in PEM, with which they are served over TLS instead.
@@ -118,6 +123,11 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Running> {
         let path = start.folder.join(METADATA);
         instance.write(&path)?;
         command.arg("--metadata").arg(path);
+    }
+    if let Some(ecr) = &start.services.ecr {
+        let path = start.folder.join(ECR);
+        ecr.write(&path)?;
+        command.arg("--ecr").arg(path);
     }
     if let Some(folder) = &start.services.files {
         command.arg("--files").arg(folder);
@@ -221,6 +231,7 @@ struct Request {
     nodes: Vec<Forward>,
     roles: Option<PathBuf>,
     metadata: Option<PathBuf>,
+    ecr: Option<PathBuf>,
     files: Option<PathBuf>,
     identity: Option<PathBuf>,
     /// Where connections are dropped.
@@ -250,6 +261,7 @@ impl Request {
                 Some("--roles") => request.roles = Some(value.into()),
                 Some("--drop") => request.drop = Some(number(name, value)?),
                 Some("--metadata") => request.metadata = Some(value.into()),
+                Some("--ecr") => request.ecr = Some(value.into()),
                 Some("--files") => request.files = Some(value.into()),
                 Some("--identity") => request.identity = Some(value.into()),
                 Some("--node") => request.nodes.push(value.to_string_lossy().parse()?),
@@ -300,6 +312,9 @@ pub fn run(arguments: &[OsString], serve_over_tls: ServeOverTls) -> Result<()> {
     }
     if let Some(path) = &request.roles {
         roles::serve(path)?;
+    }
+    if let Some(path) = &request.ecr {
+        ecr::serve(path)?;
     }
     if let Some(port) = request.drop {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
@@ -427,7 +442,8 @@ mod tests {
         };
         let all = parse(
             "--join 7 --socket /a --port 80 --ntp -5 --ntp-log /l \
-                         --egress /e --node 10.0.2.15:10250=4 --roles /r --metadata /m --files /f --identity /i --drop 5",
+             --egress /e --node 10.0.2.15:10250=4 --roles /r --metadata /m --ecr /c --files /f \
+             --identity /i --drop 5",
         )
         .unwrap();
         let expected = Request {
@@ -440,6 +456,7 @@ mod tests {
             nodes: vec!["10.0.2.15:10250=4".parse().unwrap()],
             roles: Some("/r".into()),
             metadata: Some("/m".into()),
+            ecr: Some("/c".into()),
             files: Some("/f".into()),
             identity: Some("/i".into()),
             drop: Some(5),

@@ -1,9 +1,12 @@
 //! What the machine does as an instance of EC2.
 
 use super::boot::check_clean;
+use super::host_containers::{CONTROL, Host};
 use crate::stage::{BOOT, Stage, marks};
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use test_vm::api::Api;
 use test_vm::cluster::{Cluster, has_condition};
@@ -17,7 +20,7 @@ const READY: f64 = 60.0;
 
 /// What Karpenter writes for a node of this cluster: its own labels and its taint, the
 /// cluster's three keys, and what the user's class of nodes has besides, which here
-/// is how it gets at the test's registry.
+/// is how it gets at the test's registry, and a control container of ECR's.
 fn karpenter(cluster: &Cluster) -> String {
     format!(
         "[settings]\n\
@@ -34,15 +37,24 @@ fn karpenter(cluster: &Cluster) -> String {
          \n\
          [settings.kubernetes.node-taints]\n\
          'karpenter.sh/unregistered' = [':NoExecute']\n\
-         \n{}",
+         \n{}{}\
+         [settings.host-containers.control]\n\
+         source = '{}'\n\
+         command = ['/bin/sh', '-c', 'echo {FROM_ECR}; trap exit TERM; sleep 1000000 & wait']\n",
         cluster.plane.address(),
         cluster.plane.certificate(),
         cluster.plane.name(),
         cluster.registry.node_settings(),
+        cluster.registry.ecr_settings(),
+        cluster.registry.ecr_image("control:1"),
     )
 }
 
-/// An instance joins a cluster by its role, with nothing but what Karpenter gives it.
+/// What the control container says.
+const FROM_ECR: &str = "the role has let this come from ECR";
+
+/// An instance joins a cluster by its role, with nothing but what Karpenter gives it. By the
+/// same role a host container comes from ECR.
 pub(crate) fn node_joins(stage: &mut Stage<'_>) -> Result<()> {
     let parts = stage.cluster()?;
     let image = (parts.ec2_node)()?;
@@ -52,6 +64,7 @@ pub(crate) fn node_joins(stage: &mut Stage<'_>) -> Result<()> {
     let folder = stage.fresh_folder("cluster")?;
     let cluster = Cluster::start_for_role(emulator, &parts.programs, &folder, &network, &instance)?;
     let plane = &cluster.plane;
+    cluster.registry.add_tools_as("control:1")?;
     instance.user_data = Some(karpenter(&cluster).into_bytes());
 
     let (mut builder, disk) = stage.roomy_machine_of(&image, "node")?;
@@ -59,6 +72,7 @@ pub(crate) fn node_joins(stage: &mut Stage<'_>) -> Result<()> {
     builder.forwards = vec![plane.kubelet_forward(0)];
     builder.services = Services {
         metadata: Some(instance.clone()),
+        ecr: Some(cluster.registry.ecr(&instance)?),
         ..Services::default()
     };
     let mut machine = stage.start(&builder)?;
@@ -95,6 +109,9 @@ pub(crate) fn node_joins(stage: &mut Stage<'_>) -> Result<()> {
     let health = format!("/api/v1/nodes/{name}/proxy/healthz");
     let health = plane.kubectl(&["get", "--raw", &health])?;
     ensure!(health == "ok", "kubelet says {health:?}");
+
+    Host(&machine).wait_for(CONTROL, FROM_ECR)?;
+    stage.note("a host container came from ECR by the role");
 
     let judged = plane.judged_tokens()?;
     let refused = judged.lines().filter(|line| line.contains("\"error\""));
@@ -153,6 +170,12 @@ fn check_settings(api: &Api, instance: &Ec2) -> Result<()> {
         "settings.kubernetes.max-pods is {}",
         kubernetes["max-pods"]
     );
+    // Who has launched the instance gets in where admin is enabled.
+    let admin = settings["host-containers"]["admin"]["user-data"].as_str();
+    let admin = STANDARD.decode(admin.context("admin has no user data")?)?;
+    let admin: Value = serde_json::from_slice(&admin)?;
+    let expected = json!({ "ssh": { "authorized-keys": [instance.ssh_key()] } });
+    ensure!(admin == expected, "the user data of admin is {admin}");
     Ok(())
 }
 

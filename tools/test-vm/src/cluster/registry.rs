@@ -3,6 +3,8 @@
 
 use super::certificates::{Authority, Purpose};
 use super::{BIN, GATEWAY, HOME, Place, Programs, TOOLS, free_ports, images, write};
+use crate::ec2::Ec2;
+use crate::ecr::{self, Ecr};
 use crate::emulator::{Emulator, Start};
 use crate::services;
 use anyhow::{Context, Result};
@@ -23,7 +25,7 @@ const PROGRAMS: [&str; 2] = ["registry", "crane"];
 const USER: &str = "test";
 const PASSWORD: &str = "swordfish";
 /// The password's hash by bcrypt, as the server wants it.
-const PASSWORDS: &str = "test:$2a$05$/Auj6Y/A701Tw2knRrf1a.nOeGJZ0y15eA2o7exuj.2kz..AXzAeG\n";
+const HASH: &str = "$2a$05$/Auj6Y/A701Tw2knRrf1a.nOeGJZ0y15eA2o7exuj.2kz..AXzAeG";
 const START_TIME: Duration = Duration::from_secs(60);
 const PERIOD: Duration = Duration::from_millis(200);
 
@@ -62,9 +64,16 @@ impl Registry {
         let authority = Authority::new("registry")?;
         write(folder, "authority.crt", authority.certificate())?;
         authority
-            .issue("registry", &Purpose::Server(&["127.0.0.1", GATEWAY]))?
+            .issue(
+                "registry",
+                &Purpose::Server(&["127.0.0.1", GATEWAY, ecr::REGISTRY]),
+            )?
             .write(folder, "registry")?;
-        write(folder, "passwords", PASSWORDS)?;
+        authority
+            .issue("ecr", &Purpose::Server(&[ecr::SERVICE]))?
+            .write(folder, "ecr")?;
+        let passwords = [USER, ecr::USER].map(|user| format!("{user}:{HASH}\n"));
+        write(folder, "passwords", &passwords.concat())?;
         // Every value is JSON, which is YAML, too.
         let config = json!({
             "version": 0.1,
@@ -209,6 +218,36 @@ impl Registry {
              password = \"{PASSWORD}\"\n",
             self.certificate(),
             self.port
+        )
+    }
+
+    /// The service by which the role of `instance` is let in here as it is by ECR.
+    pub fn ecr(&self, instance: &Ec2) -> Result<Ecr> {
+        let read = |name: &str| {
+            let path = self.folder.join(name);
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        Ok(Ecr {
+            instance: instance.clone(),
+            password: PASSWORD.to_string(),
+            certificate: read("ecr.crt")?,
+            key: read("ecr.key")?,
+        })
+    }
+
+    /// The name that the image called `name` has as one of ECR.
+    pub fn ecr_image(&self, name: &str) -> String {
+        format!("{}:{}/{name}", ecr::REGISTRY, self.port)
+    }
+
+    /// The settings by which a machine finds the registry and its service under the names
+    /// that ECR has for them, as TOML.
+    pub fn ecr_settings(&self) -> String {
+        format!(
+            "[settings.network]\n\
+             hosts = [[\"{GATEWAY}\", [\"{}\", \"{}\"]]]\n",
+            ecr::REGISTRY,
+            ecr::SERVICE
         )
     }
 
