@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use test_vm::api::Api;
-use test_vm::cluster::{Cluster, has_condition};
+use test_vm::cluster::{Cluster, has_condition, sleeper};
 use test_vm::disk::RawDisk;
 use test_vm::{Ec2, Reach, Services, TestNetwork};
 
@@ -54,7 +54,7 @@ fn karpenter(cluster: &Cluster) -> String {
 const FROM_ECR: &str = "the role has let this come from ECR";
 
 /// An instance joins a cluster by its role, with nothing but what Karpenter gives it. By the
-/// same role a host container comes from ECR.
+/// same role a host container and a pod come from ECR.
 pub(crate) fn node_joins(stage: &mut Stage<'_>) -> Result<()> {
     let parts = stage.cluster()?;
     let image = (parts.ec2_node)()?;
@@ -64,7 +64,9 @@ pub(crate) fn node_joins(stage: &mut Stage<'_>) -> Result<()> {
     let folder = stage.fresh_folder("cluster")?;
     let cluster = Cluster::start_for_role(emulator, &parts.programs, &folder, &network, &instance)?;
     let plane = &cluster.plane;
-    cluster.registry.add_tools_as("control:1")?;
+    for image in ["control:1", "pod:1"] {
+        cluster.registry.add_tools_as(image)?;
+    }
     instance.user_data = Some(karpenter(&cluster).into_bytes());
 
     let (mut builder, disk) = stage.roomy_machine_of(&image, "node")?;
@@ -111,7 +113,18 @@ pub(crate) fn node_joins(stage: &mut Stage<'_>) -> Result<()> {
     ensure!(health == "ok", "kubelet says {health:?}");
 
     Host(&machine).wait_for(CONTROL, FROM_ECR)?;
-    stage.note("a host container came from ECR by the role");
+    // This one by kubelet's plugin. Nobody takes the taints of a new node off here.
+    let pod = sleeper("from-ecr", &cluster.registry.ecr_image_of_pods("pod:1"));
+    plane.apply(&format!("{pod}  tolerations: [{{ operator: Exists }}]\n"))?;
+    let runs = machine.wait_until("a pod of ECR runs", READY, || {
+        let pod = plane.get(&["pod/from-ecr"]);
+        pod.is_ok_and(|pod| has_condition(&pod, "Ready"))
+    });
+    runs.with_context(|| {
+        let said = plane.kubectl(&["describe", "pod/from-ecr"]);
+        said.unwrap_or_else(|error| format!("{error:#}"))
+    })?;
+    stage.note("a host container and a pod came from ECR by the role");
 
     let judged = plane.judged_tokens()?;
     let refused = judged.lines().filter(|line| line.contains("\"error\""));

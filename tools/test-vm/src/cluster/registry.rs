@@ -240,14 +240,21 @@ impl Registry {
         format!("{}:{}/{name}", ecr::REGISTRY, self.port)
     }
 
+    /// The name that it has for pods. kubelet knows ECR's registries by names without a port.
+    pub fn ecr_image_of_pods(&self, name: &str) -> String {
+        format!("{}/{name}", ecr::REGISTRY)
+    }
+
     /// The settings by which a machine finds the registry and its service under the names
     /// that ECR has for them, as TOML.
     pub fn ecr_settings(&self) -> String {
+        let (registry, service, port) = (ecr::REGISTRY, ecr::SERVICE, self.port);
         format!(
             "[settings.network]\n\
-             hosts = [[\"{GATEWAY}\", [\"{}\", \"{}\"]]]\n",
-            ecr::REGISTRY,
-            ecr::SERVICE
+             hosts = [[\"{GATEWAY}\", [\"{registry}\", \"{service}\"]]]\n\
+             [[settings.container-registry.mirrors]]\n\
+             registry = \"{registry}\"\n\
+             endpoint = [\"https://{registry}:{port}\"]\n",
         )
     }
 
