@@ -3,7 +3,7 @@
 use super::boot::check_clean;
 use super::host_containers::{CONTROL, Host};
 use crate::stage::{BOOT, Stage, marks};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -120,10 +120,14 @@ pub(crate) fn node_joins(stage: &mut Stage<'_>) -> Result<()> {
         let pod = plane.get(&["pod/from-ecr"]);
         pod.is_ok_and(|pod| has_condition(&pod, "Ready"))
     });
-    runs.with_context(|| {
-        let said = plane.kubectl(&["describe", "pod/from-ecr"]);
-        said.unwrap_or_else(|error| format!("{error:#}"))
-    })?;
+    if runs.is_err() {
+        // The plugin's own words are in kubelet's journal alone.
+        machine.power_off(BOOT)?;
+        drop(machine);
+        let journal = stage.journal(&RawDisk::open(disk.path())?)?;
+        let mut said = journal.containing("credential provider plugin");
+        bail!("no pod of ECR runs: {:?}", said.next());
+    }
     stage.note("a host container and a pod came from ECR by the role");
 
     let judged = plane.judged_tokens()?;
