@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Longest lifetime of a token that may be asked for, in seconds.
 const LONGEST_LIFETIME: u64 = 21_600;
+/// The header that says how long a token is to be good for, or is.
+const LIFETIME: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 /// Dates of paths besides our own that there are.
 const DATES: &[&str] = &["latest", DATE];
 
@@ -148,10 +150,15 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> io::Result<()> {
         state.requests.push(line);
         (status, body)
     };
+    // Clients of AWS' own want to hear how long a token is good for.
+    let lifetime = match request.header(LIFETIME) {
+        Some(seconds) if status == 200 => format!("{LIFETIME}: {seconds}\r\n"),
+        _ => String::new(),
+    };
     write!(
         stream,
         "HTTP/1.1 {status} Fake\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n",
+         {lifetime}Connection: close\r\n\r\n",
         body.len()
     )?;
     stream.write_all(&body)
@@ -231,7 +238,7 @@ impl State {
             return (403, Vec::new());
         }
         let seconds = request
-            .header("x-aws-ec2-metadata-token-ttl-seconds")
+            .header(LIFETIME)
             .and_then(|seconds| seconds.parse().ok());
         let Some(seconds @ 1..=LONGEST_LIFETIME) = seconds else {
             return (400, Vec::new());
