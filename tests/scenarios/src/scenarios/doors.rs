@@ -6,7 +6,7 @@ use super::exec::run_in;
 use super::host_containers::{ADMIN, CONTROL, Host, RUNTIME};
 use super::set;
 use crate::stage::{BOOT, Stage, marks};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;

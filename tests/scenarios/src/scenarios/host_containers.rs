@@ -203,6 +203,9 @@ pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
         !said.contains("pulling"),
         "admin pulled what is there: {said}"
     );
+    // Not before: the next server starts containerd again.
+    exec::the_server_is_killed(&host)?;
+    stage.note("what ran by a server that was killed has ended");
 
     // What the host replaces of its files is new in a container that runs, too.
     set(
