@@ -411,10 +411,15 @@ impl Builder {
         }
         arguments.option(
             "-device",
-            match self.services.metadata {
+            match (&self.services.metadata, &self.disk) {
                 // As the volumes of an instance are.
-                Some(_) => "nvme,serial=vol0,drive=disk,bootindex=0",
-                None => "virtio-blk-pci,drive=disk,bootindex=0",
+                (Some(_), _) => "nvme,serial=vol0,drive=disk,bootindex=0",
+                // Requests are merged up to as many pieces as one write may have, and the
+                // recorder adds one of its own: such a write fails.
+                (None, Disk::Recorded { .. }) => {
+                    "virtio-blk-pci,drive=disk,bootindex=0,request-merging=off"
+                }
+                (None, _) => "virtio-blk-pci,drive=disk,bootindex=0",
             },
         );
         for (index, disk) in self.extra_disks.iter().enumerate() {
