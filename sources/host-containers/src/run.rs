@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use sysutil::os_release::unquote;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
@@ -186,7 +187,7 @@ async fn pull_image(client: &Client, kind: Kind, id: &str, source: &str) -> Resu
         };
         let pulled = pull::pull(client, source, id, Path::new(HOSTS), log_in, sync).await;
         match (pulled, pauses.next()) {
-            (Ok(_), _) => return Ok(()),
+            (Ok(()), _) => return Ok(()),
             (Err(error), None) => return Err(error),
             (Err(error), Some(pause)) => {
                 tracing::warn!("{id}: {error:#}; another try in {pause} s");
@@ -240,25 +241,8 @@ fn proxy() -> Result<Vec<String>> {
 fn variables(text: &str) -> Vec<String> {
     let lines = text.lines().filter_map(|line| line.split_once('='));
     lines
-        .map(|(name, value)| format!("{name}={}", unquoted(value)))
+        .map(|(name, value)| format!("{name}={}", unquote(value)))
         .collect()
-}
-
-/// A value without its quotes, and what is escaped between them without backslashes.
-fn unquoted(value: &str) -> String {
-    let quoted = value.strip_prefix('"');
-    let Some(quoted) = quoted.and_then(|rest| rest.strip_suffix('"')) else {
-        return value.to_string();
-    };
-    let mut plain = String::new();
-    let mut rest = quoted.chars();
-    while let Some(c) = rest.next() {
-        match c {
-            '\\' => plain.extend(rest.next()),
-            c => plain.push(c),
-        }
-    }
-    plain
 }
 
 /// The control group that the container gets: beside our own, in that of the unit.

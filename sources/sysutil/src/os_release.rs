@@ -70,9 +70,10 @@ impl OsRelease {
     }
 }
 
-/// Shell quoting as the format allows it: single or double quotes around the
-/// value, and backslashes before `"`, `$`, `` ` `` and themselves in the latter.
-fn unquote(value: &str) -> String {
+/// A value without its quotes and escapes: shell quoting as the format allows it, and as the
+/// service manager's files of variables have it. Single or double quotes are around the value,
+/// and backslashes before `"`, `$`, `` ` `` and themselves in the latter.
+pub fn unquote(value: &str) -> String {
     if let Some(inner) = value.strip_prefix('\'').and_then(|v| v.strip_suffix('\'')) {
         return inner.to_owned();
     }
