@@ -46,7 +46,7 @@ pub(crate) async fn name(
     name: &str,
     target: Descriptor,
     labels: &[(&str, &str)],
-) -> Result<Image> {
+) -> Result<()> {
     let labels = labels.iter();
     let image = Image {
         name: name.to_string(),
@@ -55,23 +55,20 @@ pub(crate) async fn name(
             .collect(),
         target: Some(target),
     };
-    let request = ImageMessage {
-        image: Some(image.clone()),
-    };
+    let paths = image.labels.keys().map(|name| format!("labels.{name}"));
+    let paths = iter::once("target".to_string()).chain(paths).collect();
+    let request = ImageMessage { image: Some(image) };
     let create = client.ask::<ImageMessage>("images.v1.Images/Create", lease, &request);
     if let Answer::AlreadyExists = create.await? {
-        let labels = image.labels.keys().map(|name| format!("labels.{name}"));
         let request = UpdateImage {
-            fields: Some(Fields {
-                paths: iter::once("target".to_string()).chain(labels).collect(),
-            }),
-            image: Some(image.clone()),
+            image: request.image,
+            fields: Some(Fields { paths }),
         };
         client
             .call::<ImageMessage>("images.v1.Images/Update", lease, &request)
             .await?;
     }
-    Ok(image)
+    Ok(())
 }
 
 /// Takes an image's name away, and waits until what only it kept is gone.

@@ -7,8 +7,8 @@
 //! left; it is removed with its layers and pulled anew.
 
 use crate::api::{
-    AUTH_CREDENTIALS, AUTH_NONE, AUTH_REFRESH, Any, AuthRequest, AuthResponse, Image, ImageStore,
-    Nothing, Platform, Registry, Resolver, StreamInit, Transfer, Unpack,
+    AUTH_CREDENTIALS, AUTH_NONE, AUTH_REFRESH, Any, AuthRequest, AuthResponse, ImageStore, Nothing,
+    Platform, Registry, Resolver, StreamInit, Transfer, Unpack,
 };
 use crate::grpc::{Client, frame, unframe};
 use crate::{SNAPSHOTTER, image};
@@ -49,7 +49,7 @@ pub async fn pull<L>(
     hosts: &Path,
     log_in: impl Fn(String) -> L + Send + 'static,
     sync: impl FnOnce() -> Result<()>,
-) -> Result<Image>
+) -> Result<()>
 where
     L: Future<Output = Result<Option<Credentials>>> + Send,
 {
@@ -101,9 +101,8 @@ where
     let target = pulled.and_then(|image| image.target);
     let target = target.with_context(|| format!("{reference} was pulled and is not there"))?;
     sync()?;
-    let image = image::name(client, None, reference, target, &[]).await?;
-    image::remove(client, &pulling).await?;
-    Ok(image)
+    image::name(client, None, reference, target, &[]).await?;
+    image::remove(client, &pulling).await
 }
 
 /// The last error of who could not log in.
