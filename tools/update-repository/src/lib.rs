@@ -17,7 +17,7 @@ mod validate;
 
 use repository::moment;
 
-pub use keys::Keys;
+pub use keys::{Draft, Holders, Keys, Lack, NewKey, Progress, Role, Source, public_key};
 pub use predict::{Fetched, predict};
 pub use repository::{Release, Repository};
 pub use schedule::{Schedule, duration};

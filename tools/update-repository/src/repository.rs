@@ -172,8 +172,8 @@ impl Repository {
             editor.snapshot_expires(until(RELEASE_GOOD_FOR)?);
             editor.timestamp_version(version);
             editor.timestamp_expires(until(TIMESTAMP_GOOD_FOR)?);
-            let signed = (editor.sign(&keys.release_keys()).await)
-                .context("cannot sign; is release.key the one that root.json names?")?;
+            let signed = editor.sign(&keys.release_keys()?).await;
+            let signed = signed.context("cannot sign")?;
             let signed_folder = staging.path().join("metadata");
             signed.write(&signed_folder).await?;
             for (name, root) in keys.earlier_roots() {

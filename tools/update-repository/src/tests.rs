@@ -1,6 +1,8 @@
 //! Two releases, made, extended and read again as a client does.
 
-use crate::{Keys, MANIFEST, Release, Repository, repository::url, wait_for};
+use crate::{
+    Holders, Keys, MANIFEST, NewKey, Release, Repository, Role, repository::url, wait_for,
+};
 use std::fs;
 use std::path::Path;
 use sysutil::time::Time;
@@ -125,6 +127,35 @@ fn other_keys_neither_read_nor_extend() {
     assert!(fixture.load(&others).is_err());
     assert!(repository.add(&others, &fixture.release("1.1.0")).is_err());
     fixture.load(&fixture.keys).unwrap();
+}
+
+#[test]
+fn as_many_keys_sign_releases_as_have_to() {
+    for (threshold, without_one) in [(1, true), (2, false)] {
+        let fixture = fixture();
+        let repository = &fixture.repository;
+        let two = Holders::new(vec![NewKey::Drawn, NewKey::Drawn], threshold).unwrap();
+        let expires = Time::now().plus(86_400);
+        let keys = fixture.keys.rotate(Role::Release, &two, expires).unwrap();
+        repository.add(&keys, &fixture.release("1.0.0")).unwrap();
+        fixture.load(&keys).unwrap();
+        let second = keys.root_path().with_file_name("release-2.key");
+        fs::write(&second, "?").unwrap();
+        match repository.add(&keys, &fixture.release("1.1.0")) {
+            Ok(()) => assert!(without_one),
+            Err(error) => {
+                let error = format!("{error:#}");
+                assert!(!without_one, "{error}");
+                let parts = [
+                    "signatures of 2 keys",
+                    "1 of them",
+                    "release-2.key holds no key",
+                ];
+                assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+            }
+        }
+        fixture.load(&keys).unwrap();
+    }
 }
 
 #[test]

@@ -17,7 +17,9 @@ use tough::editor::signed::SignedRole;
 use tough::key_source::{KeySource, LocalKeySource};
 use tough::schema::{KeyHolder, RoleType, Root, Signed};
 use update_metadata::Waves;
-use update_repository::{Keys, Release, Repository};
+use update_repository::{
+    Draft, Holders, Keys, NewKey, Release, Repository, Role, Source, validate,
+};
 use updater::connect::Connector;
 
 const DAY: u64 = 86_400;
@@ -199,7 +201,7 @@ fn attack_roles_of_two_states_mixed() {
 }
 
 #[test]
-fn attack_fewer_signatures_than_the_root_demands() {
+fn attack_threshold_not_met() {
     let fixture = Fixture::new();
     let mut root: Signed<Root> = serde_json::from_slice(fixture.keys.root()).unwrap();
     // Of two keys, both have to sign; the repository is signed by one.
@@ -277,8 +279,9 @@ fn hosts_follow_to_another_key_of_releases() {
     let stolen = fs::read(keys.join("release.key")).unwrap();
     // Twice: hosts that know the first of three get to the third.
     let expires = Time::now().plus(DAY);
-    let once = fixture.keys.rotate(expires).unwrap();
-    let twice = once.rotate(expires).unwrap();
+    let other = Holders::default();
+    let once = (fixture.keys.rotate(Role::Release, &other, expires)).unwrap();
+    let twice = once.rotate(Role::Release, &other, expires).unwrap();
     assert_eq!(twice.root(), Keys::load(&keys).unwrap().root());
     fixture.repository().refresh(&twice).unwrap();
     for root in [&first[..], once.root(), twice.root()] {
@@ -302,6 +305,80 @@ fn hosts_follow_to_another_key_of_releases() {
         fs::copy(published, forged.metadata().join(later)).unwrap();
     }
     fixture.refused(&server, "timestamp");
+}
+
+#[test]
+fn hosts_follow_to_another_key_of_the_root() {
+    let fixture = Fixture::new();
+    let server = honest(&fixture);
+    let first = fixture.keys.root().to_vec();
+    assert_eq!(fixture.load(&first, &server).unwrap(), 1);
+    let root_key = fixture.path("keys/root.key");
+    let stolen = fs::read(&root_key).unwrap();
+    let expires = Time::now().plus(DAY);
+    let other = Holders::default();
+    let once = fixture.keys.rotate(Role::Root, &other, expires).unwrap();
+    let twice = once.rotate(Role::Root, &other, expires).unwrap();
+    // The one after that is signed by the new key alone.
+    let last = twice.rotate(Role::Release, &other, expires).unwrap();
+    fixture.repository().refresh(&last).unwrap();
+    for root in [&first[..], once.root(), twice.root(), last.root()] {
+        assert_eq!(fixture.load(root, &server).unwrap(), 1);
+        fs::remove_dir_all(fixture.path("seen")).unwrap();
+    }
+
+    // The old key names itself for what comes after the first successor: that leads nowhere.
+    let path = fixture.repository().metadata().join("3.root.json");
+    let mut forged: Signed<Root> = serde_json::from_slice(&first).unwrap();
+    forged.signed.version = 3.try_into().unwrap();
+    forged.signatures.clear();
+    fs::write(&path, serde_json::to_vec(&forged).unwrap()).unwrap();
+    fs::write(&root_key, stolen).unwrap();
+    let mut forged = Draft::read(&path, None).unwrap();
+    let key = Source::named(root_key.to_str().unwrap()).unwrap();
+    assert_eq!(forged.sign(&[key.signer().unwrap()]).unwrap(), 1);
+    forged.write(&path).unwrap();
+    fixture.refused(&server, "threshold");
+}
+
+/// A root that takes two of two signatures follows the first one, published with one.
+#[test]
+fn attack_threshold_not_met_by_root_json() {
+    let fixture = Fixture::new();
+    let server = honest(&fixture);
+    let two = Holders::new(vec![NewKey::Drawn, NewKey::Drawn], 2).unwrap();
+    let expires = Time::now().plus(DAY);
+    let first = fixture.keys.root().to_vec();
+    let keys = fixture.keys.rotate(Role::Root, &two, expires).unwrap();
+    fixture.repository().refresh(&keys).unwrap();
+    assert_eq!(fixture.load(&first, &server).unwrap(), 1);
+    assert_eq!(fixture.load(keys.root(), &server).unwrap(), 1);
+
+    let whole: Signed<Root> = serde_json::from_slice(keys.root()).unwrap();
+    assert_eq!(
+        whole.signatures.len(),
+        3,
+        "both of its own, and the old key"
+    );
+    for gone in 0..3 {
+        let mut short = whole.clone();
+        short.signatures.remove(gone);
+        let short = serde_json::to_vec(&short).unwrap();
+        let metadata = fixture.repository().metadata();
+        fs::write(metadata.join("2.root.json"), &short).unwrap();
+        let seen = fixture.path("seen");
+        // A host may have been shown it before.
+        fs::remove_dir_all(&seen).unwrap();
+        let hosts = format!("{:#}", fixture.load(&first, &server).unwrap_err());
+        assert!(hosts.contains("threshold"), "{hosts}");
+        let (metadata, targets) = (server.url("v/x86_64/"), server.url("targets/"));
+        let validated = validate(&first, &metadata, &targets).unwrap_err();
+        assert!(format!("{validated:#}").contains("threshold"));
+        // Whoever publishes cannot do it by mistake.
+        fs::write(keys.root_path(), &short).unwrap();
+        let error = Keys::load(&fixture.path("keys")).unwrap_err();
+        assert!(format!("{error:#}").contains("lacks signatures"));
+    }
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 mod add;
 mod create;
+mod key;
 mod limit;
 mod refresh;
 mod rotate;
+mod sign_root;
 mod simulate;
 mod validate;
 
@@ -14,7 +16,7 @@ use clap::Subcommand;
 use std::fs;
 use std::path::{Path, PathBuf};
 use sysutil::time::Time;
-use update_repository::{Keys, Repository, Schedule, duration};
+use update_repository::{Draft, Keys, Progress, Repository, Schedule, duration};
 
 /// Arguments of `repo`.
 #[derive(clap::Args)]
@@ -31,8 +33,12 @@ enum Verb {
     Add(add::Args),
     /// Say which version hosts may run at most; newer ones are recalled
     Limit(limit::Args),
-    /// Draw another key for releases, and make the old one worthless
+    /// Give releases, or the root itself, other keys, and make the old ones worthless
     Rotate(rotate::Args),
+    /// Add signatures to a root.json that waits for them
+    SignRoot(sign_root::Args),
+    /// Show the public half of a key, for somebody else's `create` or `rotate`
+    Key(key::Args),
     /// Sign a repository anew before it expires
     Refresh(refresh::Args),
     /// Show how a schedule of waves reaches a fleet
@@ -48,6 +54,8 @@ pub fn run(args: Args) -> Result<()> {
         Verb::Add(args) => add::run(args),
         Verb::Limit(args) => limit::run(args),
         Verb::Rotate(args) => rotate::run(args),
+        Verb::SignRoot(args) => sign_root::run(args),
+        Verb::Key(args) => key::run(&args),
         Verb::Refresh(args) => refresh::run(args),
         Verb::Simulate(args) => simulate::run(args),
         Verb::Validate(args) => validate::run(args),
@@ -92,6 +100,9 @@ struct NewRoot {
     /// For how long hosts may start from the new root.json; its key has to sign the next one
     #[arg(long, default_value = "520 weeks")]
     good_for: String,
+    /// When keys that have to sign are not here, leave a draft for them to sign
+    #[arg(long)]
+    draft: bool,
 }
 
 impl NewRoot {
@@ -126,6 +137,29 @@ impl Fleet {
 impl Place {
     fn repository(&self, variant: &str, arch: &str) -> Repository {
         Repository::new(&self.repo, variant, arch)
+    }
+}
+
+/// Says what has become of a `root.json`.
+fn tell(made: &Progress, draft: &Path) {
+    match made {
+        Progress::Taken(keys) => println!("{}", keys.root_path().display()),
+        Progress::Waits(waits) => {
+            println!("{}", draft.display());
+            eprint!("{waits}");
+            tell_lacks(waits);
+        }
+    }
+}
+
+/// Says whose signatures lack.
+fn tell_lacks(draft: &Draft) {
+    let lacks = draft.lacks();
+    for lack in &lacks {
+        eprintln!("it has {lack}");
+    }
+    if lacks.is_empty() {
+        eprintln!("it has all signatures");
     }
 }
 
