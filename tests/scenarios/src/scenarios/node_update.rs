@@ -8,24 +8,41 @@
 
 use super::cluster::Node;
 use super::pods::Pods;
+use super::set;
+use super::slots::kernel_with;
 use super::updates::{Updates, time_of_last};
-use crate::stage::{BOOT, Stage};
+use crate::stage::{BOOT, Stage, marks};
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use boot_slots::entry::{Entry, Tries};
 use serde_json::{Value, json};
+use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use test_vm::api::Api;
 use test_vm::disk::RawDisk;
 use test_vm::files::{self, Manner};
-use test_vm::{Machine, Services};
+use test_vm::{Machine, Services, Wait};
 use tls_client::fake::{self, Authority};
 
 /// Processor seconds within which an update command ends.
 const COMMAND: f64 = 300.0;
 const AGENT: &str = "app=update-agent";
+/// Processor seconds of a boot in which kubelet is waited for in vain.
+const UNWELL: f64 = 200.0;
+/// What such a boot is complained of with.
+const COMPLAINT: &str = "kubelet is not healthy";
+/// Where kernel images lie on the EFI system partition.
+const KERNELS: &str = "EFI/Linux";
+/// An argument of the kernel, and what the new version has in its place. Without the CPU
+/// that it is told to keep for the host, kubelet does not start.
+const ONE_CPU: (&str, &str) = ("slab_nomerge", "nr_cpus=1");
+const SETTINGS: &str = r#"
+reserved-cpus = "1"
+node-labels."bottlerocket.aws/updater-interface-version" = "2.0.0"
+"#;
 
 /// What the operator asks of a node, as it asks for it, but for the image and the limit of
 /// processor time, which an emulated machine would need all day with.
@@ -55,13 +72,19 @@ spec:
       - { name: client, hostPath: { path: /bin/apiclient, type: File } }
 "#;
 
-/// The agent looks for an update, prepares and activates it, and asks for the reboot into it.
+/// The agent has an update installed on which kubelet does not become healthy: the host gives
+/// it up by itself, says why, and is a node again. Asked for once more, with settings that
+/// suit it, the update completes its boot while no API server of the cluster answers.
 pub(crate) fn node_update(stage: &mut Stage<'_>) -> Result<()> {
     let cluster = stage.cluster()?;
-    let updates = Updates::between(stage, &cluster.node, &(cluster.next_node)()?)?;
-    let new = updates.new.version.clone();
+    let next = (cluster.next_node)()?;
+    let mut updates = Updates::between(stage, &cluster.node, &next)?;
+    updates.new.boot = stage.folder().join("one-cpu.efi");
+    let kernel = kernel_with(&next, ONE_CPU, &stage.setup().signer)?;
+    fs::write(&updates.new.boot, kernel).context("cannot write the kernel image")?;
+    let (old, new) = (updates.old.version.clone(), updates.new.version.clone());
     let mut node = Node::new(stage)?;
-    node.add_settings("node-labels.\"bottlerocket.aws/updater-interface-version\" = \"2.0.0\"\n")?;
+    node.add_settings(SETTINGS)?;
     let authority = Authority::generate();
     let mut settings = updates.settings("https");
     settings["pki"] = json!({ "updates": {
@@ -87,12 +110,57 @@ pub(crate) fn node_update(stage: &mut Stage<'_>) -> Result<()> {
         "the agent reads {refused:?} when there is nothing to prepare"
     );
     updates.release(&updates.new)?;
+    lock(&api, &format!("v{old}"))?;
+    agent.is_offered_but_not_chosen(&api, &new)?;
+    lock(&api, "latest")?;
+    agent.prepared(stage, &api, &new)?;
+    drop(agent);
+
+    machine.power_off(BOOT)?;
+    drop(machine);
+    try_once(&node, &new)?;
+    let mut machine = stage.start(&node.builder)?;
+    machine.wait_for(&format!("boot not complete: {COMPLAINT}"), UNWELL)?;
+    machine.wait(&Wait::line(marks::BOOT_COMPLETE, UNWELL).across_resets())?;
+    ensure!(machine.resets() == 1, "{} resets", machine.resets());
+    let second_boot = node.wait_until_ready(stage, &machine, Some(&first_boot))?;
+    let api = Api::at(&machine.api_socket());
+    let agent = Agent::on(&node, &machine)?;
+    let os = agent.json("/os")?;
+    ensure!(os["version_id"] == old.as_str(), "the agent reads {os}");
+    machine.wait_until("the update is settled", BOOT, || {
+        (api.get("/updates/status")).is_ok_and(|status| status["update_state"] == "Idle")
+    })?;
+    let status = agent.json("/updates/status")?;
+    let last = &status["most_recent_command"];
+    let why = last["stderr"].as_str().unwrap_or_default();
+    let expected = format!("version {new} did not complete a boot: {COMPLAINT}");
+    ensure!(
+        last["cmd_type"] == "activate" && last["cmd_status"] == "Failed" && why.contains(&expected),
+        "the status does not say why: {status:#}"
+    );
+    stage.note(format!("given up: {why}"));
+    agent.is_offered_but_not_chosen(&api, &new)?;
+    drop(agent);
+
+    lock(&api, &format!("v{new}"))?;
+    api.json(
+        "DELETE",
+        "/settings?tx=scenario&keys=settings.kubernetes.reserved-cpus",
+        None,
+    )?;
+    api.json("POST", "/tx/commit_and_apply?tx=scenario&wait=true", None)?;
+    let agent = Agent::on(&node, &machine)?;
     agent.prepared(stage, &api, &new)?;
     // Its own connection may end by it.
     let rebooting = agent.call("POST", "/actions/reboot");
     drop(agent);
-    node.wait_until_ready(stage, &machine, Some(&first_boot))
+    node.cluster.plane.stop_api_server();
+    machine
+        .wait(&Wait::line(marks::BOOT_COMPLETE, 2.0 * BOOT).across_resets())
         .with_context(|| format!("the agent asked for a reboot and read {rebooting:?}"))?;
+    node.cluster.plane.start_api_server()?;
+    node.wait_until_ready(stage, &machine, Some(&second_boot))?;
     let agent = Agent::on(&node, &machine)?;
     let os = agent.json("/os")?;
     ensure!(os["version_id"] == new.as_str(), "the agent reads {os}");
@@ -108,6 +176,19 @@ pub(crate) fn node_update(stage: &mut Stage<'_>) -> Result<()> {
     stage
         .journal(&RawDisk::open(&node.disk)?)?
         .forbid("avc:  denied")
+}
+
+fn lock(api: &Api, version: &str) -> Result<()> {
+    set(api, &json!({ "updates": { "version-lock": version } }))
+}
+
+/// Leaves the image that is to boot next its last try.
+fn try_once(node: &Node, version: &str) -> Result<()> {
+    let entry = Entry::blessed(version);
+    let last = Tries::Counting { left: 1, done: 2 };
+    let [new, last] = [Tries::NEW, last].map(|tries| entry.with_tries(tries).to_string());
+    let esp = RawDisk::open(&node.disk)?.esp()?;
+    esp.rename(&format!("{KERNELS}/{new}"), &format!("{KERNELS}/{last}"))
 }
 
 /// Serves a folder for machines that trust the authority of this certificate, whose key
@@ -151,6 +232,16 @@ impl<'a> Agent<'a> {
     fn json(&self, path: &str) -> Result<Value> {
         let text = self.call("GET", path)?;
         serde_json::from_str(&text).with_context(|| format!("{path} is {text:?}"))
+    }
+
+    /// Looks for updates: there is one, which this host does not take.
+    fn is_offered_but_not_chosen(&self, api: &Api, version: &str) -> Result<()> {
+        let status = self.run(api, "refresh")?;
+        ensure!(
+            status["chosen_update"].is_null() && status["available_updates"] == json!([version]),
+            "{version} was to be offered and not to be chosen: {status:#}"
+        );
+        Ok(())
     }
 
     /// Has an update chosen, put into the other slot, and made the next to boot.

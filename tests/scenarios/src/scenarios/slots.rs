@@ -264,6 +264,22 @@ pub(super) fn kernel_for(
     authenticode::sign(&kernel, signer)
 }
 
+/// The kernel image of the image in `image`, with another argument in the place of one that
+/// is at least as long.
+pub(super) fn kernel_with(
+    image: &Path,
+    (from, to): (&str, &str),
+    signer: &Signer,
+) -> Result<Vec<u8>> {
+    let mut kernel = fs::read(image.join("bulkhead.efi")).context("cannot read bulkhead.efi")?;
+    let to = format!("{to:width$}", width = from.len());
+    ensure!(
+        replace_in(&mut kernel, b".cmdline", from, &to)? == 1,
+        "the command line of bulkhead.efi does not have {from} once"
+    );
+    authenticode::sign(&kernel, signer)
+}
+
 /// A later version that is as long, for it is put where the other one stood.
 pub fn next_version(version: &str) -> Result<String> {
     let last = version.chars().last().and_then(|last| last.to_digit(10));
