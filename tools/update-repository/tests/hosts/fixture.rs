@@ -321,7 +321,7 @@ impl Fixture {
         })
     }
 
-    fn host<D: Disk>(
+    pub fn host<D: Disk>(
         &self,
         (version, root_hash): (&str, RootHash),
         boot: &str,

@@ -83,10 +83,10 @@ fn attack_a_server_that_drips() {
 }
 
 /// A disk one of whose partitions is another file.
-struct Odd<'a> {
-    disk: Files<'a>,
-    role: Role,
-    file: fn(&Path) -> Result<File>,
+pub struct Odd<'a> {
+    pub disk: Files<'a>,
+    pub role: Role,
+    pub file: fn(&Path) -> Result<File>,
 }
 
 impl Disk for Odd<'_> {

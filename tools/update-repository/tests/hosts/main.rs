@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod disks;
 mod fixture;
 mod hostile;
 mod kernel_images;
