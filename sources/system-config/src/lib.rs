@@ -19,6 +19,7 @@ mod hostname;
 mod hugepages;
 pub mod image;
 mod kernel_parameters;
+mod kubelet_managers;
 mod lockdown;
 mod power_button;
 mod storage;
@@ -57,6 +58,8 @@ enum Command {
     KernelParameters,
     /// Restart, so that the kernel gets the parameters of the settings
     RebootToReconcile,
+    /// Remove what kubelet's managers have kept and it would not start with
+    KubeletManagers,
     /// Wait until the system is healthy, and keep its image
     BlessBoot,
     /// Give up on a boot that did not complete in time
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Hugepages => hugepages::run(),
         Command::KernelParameters => kernel_parameters::run(),
         Command::RebootToReconcile => kernel_parameters::reboot_to_reconcile(),
+        Command::KubeletManagers => kubelet_managers::run(),
         Command::BlessBoot => health::bless_boot(),
         Command::BootDeadline => health::boot_deadline(),
         Command::Emergency => emergency::run(),

@@ -662,10 +662,41 @@ impl<'a> Pods<'a> {
             set(&api, &json!({ "container-runtime": other }))
         })
         .context("a setting of containerd was changed")?;
+        self.outlive_managers(&api)?;
         stage.note(format!(
             "settings were changed, the pods run on (after {:.0} CPU s)",
             self.machine.cpu_seconds()
         ));
+        Ok(())
+    }
+
+    /// Gives kubelet other managers of CPUs and memory, and its own again. It starts with
+    /// none of what the ones before have kept.
+    fn outlive_managers(&self, api: &Api) -> Result<()> {
+        // All that is reserved: what kubelet evicts pods for by itself.
+        let memory = |enabled: bool| json!({ "0": { "enabled": enabled, "memory": "100Mi" } });
+        for (cpu, memory, kept) in [
+            ("static", memory(true), ["static", "Static"]),
+            ("none", memory(false), ["none", "None"]),
+        ] {
+            self.undisturbed(&["kubelet"], || {
+                let policies = json!({
+                    "cpu-manager-policy": cpu,
+                    "memory-manager-policy": "Static",
+                    "memory-manager-reserved-memory": memory,
+                });
+                set(api, &json!({ "kubernetes": policies }))
+            })
+            .with_context(|| format!("the policy of CPUs has become {cpu}"))?;
+            for (manager, policy) in ["cpu", "memory"].into_iter().zip(kept) {
+                let path = format!("/host/var/lib/kubelet/{manager}_manager_state");
+                let state = self.exec("root", &["cat", &path])?;
+                ensure!(
+                    state.contains(&format!("\"policyName\":\"{policy}\"")),
+                    "{path} says {state}"
+                );
+            }
+        }
         Ok(())
     }
 
