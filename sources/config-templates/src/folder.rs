@@ -22,7 +22,7 @@ pub(crate) fn begin(name: &str) -> Result<String, Error> {
 
 /// A path without `..`, hidden parts, or characters that need quotes anywhere.
 fn is_good(name: &str) -> bool {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
     name.len() <= 255
         && name
             .split('/')
@@ -88,6 +88,7 @@ mod tests {
             "a",
             "_default/hosts.toml",
             "registry.example.com:5000/hosts.toml",
+            "[fd00::a]:5000/hosts.toml",
         ] {
             assert!(begin(name).is_ok(), "{name}");
         }

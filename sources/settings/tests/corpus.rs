@@ -23,8 +23,6 @@ const FREE_TEXTS: &[&str] = &[
     "settings.bootstrap-containers.my-name.command",
     "settings.cloudformation.logical-resource-id",
     "settings.cloudformation.stack-name",
-    "settings.container-registry.credentials",
-    "settings.container-registry.mirrors",
     "settings.host-containers.my-name.command",
     "settings.kernel.sysctl.\"vm.max_map_count\"",
     "settings.kubernetes.allowed-unsafe-sysctls",
