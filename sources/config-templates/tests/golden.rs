@@ -103,8 +103,21 @@ const NODES: &[(&str, &str)] = &[
     ("compat/userdata/09-standalone", "metal"),
 ];
 
-/// The minor versions that there are variants for, the one recorded in full first.
-const MINORS: &[u32] = &[36, 37];
+/// The minor version that is recorded in full.
+const RECORDED: u32 = 36;
+
+/// The minor versions that kubelet is built of, the one recorded in full first.
+fn minors() -> Vec<u32> {
+    let folders = fs::read_dir(repository().join("packages/kubelet/versions")).unwrap();
+    let minors = folders.map(|folder| {
+        let name = folder.unwrap().file_name().into_string().unwrap();
+        name.strip_prefix("1.").unwrap().parse().unwrap()
+    });
+    let mut minors: Vec<u32> = minors.collect();
+    minors.sort_by_key(|minor| (*minor != RECORDED, *minor));
+    assert_eq!(minors[0], RECORDED);
+    minors
+}
 
 /// Defaults of the variants with Kubernetes on `platform`.
 fn defaults_of_a_node(platform: &str, minor: u32) -> Document {
@@ -132,13 +145,14 @@ fn a_node_renders_as_recorded() {
     assert!(catalog.files.len() >= 10, "the packages' tables were found");
     let golden = repository().join("tests/golden/kubernetes");
     let mut expected = BTreeSet::new();
+    let minors = minors();
     for (document, platform) in NODES {
         let text = repository().join(format!("tests/{document}.toml"));
         let text = fs::read_to_string(&text).expect(document);
         let document = Path::new(document);
         let case = golden.join(document.file_name().unwrap());
         let mut recorded = BTreeMap::new();
-        for minor in MINORS {
+        for minor in &minors {
             let mut settings = defaults_of_a_node(platform, *minor);
             settings.merge(&Document::from_toml(&text).unwrap().unwrap_or_default());
             let os = Os {
@@ -152,7 +166,7 @@ fn a_node_renders_as_recorded() {
             let rendered = render(&catalog.files, &packages, &settings, &os)
                 .unwrap_or_else(|error| panic!("{}: {error:#}", document.display()));
             for file in rendered.files() {
-                let path = if *minor == MINORS[0] {
+                let path = if *minor == RECORDED {
                     recorded.insert(file.path.clone(), file.text.clone());
                     case.join(file.path.trim_start_matches('/'))
                 } else if recorded.get(&file.path) == Some(&file.text) {

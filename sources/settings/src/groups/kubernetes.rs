@@ -118,9 +118,11 @@ group! {
         "memory-swap-behavior" => memory_swap_behavior: SwapBehavior;
         /// Whether only the process at fault is killed when a container is out of memory.
         "single-process-oom-kill" => single_process_oom_kill: bool;
-        /// What the kernel keeps of the memory that pods ask for.
+        /// What the kernel keeps of the memory that pods ask for, from Kubernetes 1.36 on.
+        /// `TieredReservation` turns on kubelet's feature gate `MemoryQoS`.
         "memory-reservation-policy" => memory_reservation_policy: MemoryReservationPolicy;
-        /// Share of a container's limit from which its memory is throttled.
+        /// Share of a container's limit from which its memory is throttled. It turns on
+        /// kubelet's feature gate `MemoryQoS`, with which 0.9 holds while this is unset.
         "memory-throttling-factor" => memory_throttling_factor: Factor;
         /// Socket of the container runtime.
         "container-runtime-endpoint" => container_runtime_endpoint: SingleLine,
