@@ -77,6 +77,10 @@ pub const TABLE: &[Rule] = &[
         "host-containers.*.superpowered",
         "A container's rights over the host.",
     ),
+    fatal(
+        "image-verifier-plugins",
+        "Images that were to be checked would run unchecked.",
+    ),
     skipped("kernel.hugepages", "The host has the kernel's own pages."),
     fatal("kernel.lockdown", "Protection of the kernel."),
     fatal(
@@ -311,6 +315,7 @@ mod tests {
             ("netwrok.hostname", Severity::Fatal),
             ("netwrok.hosts", Severity::Skipped),
             ("user-data-polcy", Severity::Fatal),
+            ("image-verifier-plugins.enabled", Severity::Fatal),
             ("timezone", Severity::Skipped),
             // A whole table weighs as much as the worst in it.
             ("network", Severity::Fatal),

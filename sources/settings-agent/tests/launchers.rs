@@ -107,7 +107,7 @@ fn user_data_of_launchers_is_taken_whole_in_every_form() {
 #[test]
 fn a_setting_of_another_platform_is_told_and_the_cluster_is_joined_all_the_same() {
     let text = &documents()["01-karpenter-plain"];
-    let with_more = format!("{text}\n[settings.autoscaling]\nshould-wait = true\n");
+    let with_more = format!("{text}\n[settings.autoscaling]\nshould-wait = false\n");
     let (user, report, _) = first_boot("metal-k8s-1.36", with_more.into_bytes());
     assert_eq!(user["kubernetes"]["cluster-name"], json!("orchard"));
     assert!(user.get("autoscaling").is_none());

@@ -1,5 +1,6 @@
 //! A settings document: the sparse tree of what somebody has set, checked.
 
+use crate::variant::Narrowed;
 use crate::{Faults, Key, Model, Scope, Settings, Variant, limits};
 use serde_json::{Map, Number, Value};
 use std::sync::LazyLock;
@@ -73,11 +74,21 @@ impl Document {
         Ok(Some((document, faults)))
     }
 
-    /// What is set here though `variant` has no such setting, each table or
-    /// setting once. [`Document::unset`] of these keys leaves the rest.
+    /// What is set here though `variant` has no such setting, or cannot do what the value
+    /// asks for; each table or setting once. [`Document::unset`] of these keys leaves the
+    /// rest.
     pub fn foreign_to(&self, variant: &Variant) -> Faults {
         let mut faults = Faults::default();
-        Settings::schema().note_foreign(&self.tree, variant, &mut Key::root(), &mut faults);
+        let schema = Settings::schema();
+        schema.note_foreign(&self.tree, variant, &mut Key::root(), &mut faults);
+        for narrowed in Narrowed::in_variant(variant) {
+            let key = Key::from_parts(narrowed.key);
+            // Where there is no such setting, that is said already.
+            let is_known = faults.iter().all(|fault| !key.is_within(&fault.key));
+            if is_known && self.get(&key).is_some_and(|value| !narrowed.has(value)) {
+                faults.add(&key, narrowed.reason);
+            }
+        }
         faults
     }
 
@@ -718,8 +729,8 @@ mod tests {
 
     #[test]
     fn settings_of_other_variants_are_foreign() {
-        let text = "[settings]\nmotd = 'x'\n[settings.autoscaling]\nshould-wait = true\n\
-                    [settings.cloudformation]\nstack-name = 's'\nshould-signal = true";
+        let text = "[settings]\nmotd = 'x'\n[settings.autoscaling]\nshould-wait = false\n\
+                    [settings.cloudformation]\nstack-name = 's'\nshould-signal = false";
         let document = Document::from_toml(text)
             .expect("valid")
             .expect("not empty");
@@ -747,6 +758,63 @@ mod tests {
             }
             assert!(native.foreign_to(&variant).is_empty());
             assert!(native.keys().iter().all(|key| schema.knows(key)));
+        }
+    }
+
+    #[test]
+    fn what_a_variant_cannot_do_is_foreign_though_it_has_the_setting() {
+        for (text, id, reason) in [
+            (
+                "kubernetes.authentication-mode = 'aws'",
+                "aws-k8s-1.36",
+                None,
+            ),
+            (
+                "kubernetes.authentication-mode = 'tls'",
+                "metal-k8s-1.36",
+                None,
+            ),
+            (
+                "kubernetes.authentication-mode = 'aws'",
+                "metal-k8s-1.36",
+                Some("only variants for EC2 have what proves a role"),
+            ),
+            (
+                "kubernetes.authentication-mode = 'aws'",
+                "vmware-k8s-1.36",
+                Some("only variants for EC2 have what proves a role"),
+            ),
+            // Said once.
+            (
+                "kubernetes.authentication-mode = 'aws'",
+                "metal-core",
+                Some("settings.kubernetes: unknown key"),
+            ),
+            ("autoscaling.should-wait = false", "aws-k8s-1.36", None),
+            (
+                "autoscaling.should-wait = true",
+                "aws-k8s-1.36",
+                Some("does not wait for its turn"),
+            ),
+            ("cloudformation.stack-name = 's'", "aws-core", None),
+            (
+                "cloudformation.should-signal = true",
+                "aws-core",
+                Some("sends no signal"),
+            ),
+        ] {
+            let mut document = Document::from_toml(&format!("[settings]\n{text}"))
+                .expect(text)
+                .expect("not empty");
+            let variant = Variant::parse(id).expect(id);
+            let foreign = document.foreign_to(&variant);
+            assert_eq!(foreign.len(), usize::from(reason.is_some()), "{foreign}");
+            let told = foreign.to_string();
+            assert!(told.contains(reason.unwrap_or_default()), "{told}");
+            for fault in foreign.iter() {
+                document.unset(&fault.key);
+            }
+            assert!(document.foreign_to(&variant).is_empty(), "{text}");
         }
     }
 

@@ -62,6 +62,14 @@ impl Schema {
                 json!({ "anyOf": [forms.0.json_schema(), forms.1.json_schema()] })
             }
             Self::Scalar {
+                kind: "boolean",
+                choices: Some(choices),
+                ..
+            } => {
+                let flags: Vec<bool> = choices.iter().map(|word| *word == "true").collect();
+                json!({ "enum": flags })
+            }
+            Self::Scalar {
                 choices: Some(choices),
                 ..
             } => json!({ "enum": choices }),

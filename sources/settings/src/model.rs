@@ -6,6 +6,7 @@
 //! takes its place here.
 
 use crate::fault::nearest;
+use crate::variant::Narrowed;
 use crate::{Faults, Key, Scope, Variant};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -43,7 +44,7 @@ pub trait Scalar: Sized {
     /// The value in the form in which it is stored and sent.
     fn value(&self) -> Value;
 
-    /// All values there are, if few.
+    /// All values there are, if few, as words.
     fn choices() -> Option<&'static [&'static str]> {
         None
     }
@@ -96,7 +97,7 @@ pub enum Schema {
         kind: &'static str,
         /// What is accepted, as a noun.
         what: &'static str,
-        /// All values there are, if few.
+        /// All values there are, if few, as words.
         choices: Option<&'static [&'static str]>,
         /// What every text of it matches, where that is simple (ECMA-262).
         pattern: Option<&'static str>,
@@ -289,7 +290,25 @@ impl Schema {
 
     /// What of it `variant` has.
     pub fn for_variant(&self, variant: &Variant) -> Self {
-        self.only(&|scope| scope.has(variant))
+        let mut own = self.only(&|scope| scope.has(variant));
+        for narrowed in Narrowed::in_variant(variant) {
+            own.narrow(&narrowed.key, narrowed.words);
+        }
+        own
+    }
+
+    /// Leaves of the single value at `key`, if it is there, only some words.
+    fn narrow(&mut self, key: &[&str], words: &'static [&'static str]) {
+        match (self, key) {
+            (Self::Table { fields, .. }, [name, rest @ ..]) => {
+                let mut fields = Arc::make_mut(fields).iter_mut();
+                if let Some(field) = fields.find(|field| field.name == *name) {
+                    field.schema.narrow(rest, words);
+                }
+            }
+            (Self::Scalar { choices, .. }, []) => *choices = Some(words),
+            _ => {}
+        }
     }
 
     /// What of it has a scope that `wanted` accepts.
@@ -404,9 +423,14 @@ impl Schema {
             Self::Pair(pair) => format!("[{}, {}]", pair.0.example(), pair.1.example()),
             Self::Either(forms) => forms.0.example(),
             Self::Scalar {
+                kind: "string",
                 choices: Some([first, ..]),
                 ..
             } => toml_string(first),
+            Self::Scalar {
+                choices: Some([first, ..]),
+                ..
+            } => first.to_string(),
             Self::Scalar { example, .. } => example.to_string(),
         }
     }

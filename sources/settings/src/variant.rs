@@ -1,6 +1,7 @@
 //! Variants of the host, as far as they decide which settings there are.
 
 use crate::groups::upstream::{NEWEST_KUBERNETES_MINOR, OLDEST_KUBERNETES_MINOR};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
@@ -127,6 +128,59 @@ impl fmt::Display for Variant {
         match self.kubernetes {
             Some(minor) => write!(f, "{platform}-k8s-1.{minor}"),
             None => write!(f, "{platform}-core"),
+        }
+    }
+}
+
+/// A setting that takes fewer values in some variants: there is nothing there that could
+/// do what the others ask for.
+pub(crate) struct Narrowed {
+    /// The setting.
+    pub(crate) key: [&'static str; 2],
+    /// The values that are taken, as words.
+    pub(crate) words: &'static [&'static str],
+    /// What somebody reads who gives another one.
+    pub(crate) reason: &'static str,
+    is_whole: fn(&Variant) -> bool,
+}
+
+const NARROWED: &[Narrowed] = &[
+    Narrowed {
+        key: ["kubernetes", "authentication-mode"],
+        words: &["tls"],
+        reason: "only variants for EC2 have what proves a role; with \"tls\" the node joins by \
+                 a bootstrap token",
+        is_whole: |variant| variant.platform == Platform::Aws,
+    },
+    Narrowed {
+        key: ["autoscaling", "should-wait"],
+        words: &["false"],
+        reason: "the host does not wait for its turn: it joins as soon as it is up, in a warm \
+                 pool, too",
+        is_whole: |_| false,
+    },
+    Narrowed {
+        key: ["cloudformation", "should-signal"],
+        words: &["false"],
+        reason: "the host sends no signal; have the stack wait for something else",
+        is_whole: |_| false,
+    },
+];
+
+impl Narrowed {
+    /// Those that take fewer values in `variant`.
+    pub(crate) fn in_variant(variant: &Variant) -> impl Iterator<Item = &'static Self> {
+        NARROWED
+            .iter()
+            .filter(move |narrowed| !(narrowed.is_whole)(variant))
+    }
+
+    /// True if `value` is among those that are taken.
+    pub(crate) fn has(&self, value: &Value) -> bool {
+        match value {
+            Value::String(text) => self.words.contains(&text.as_str()),
+            Value::Bool(flag) => self.words.contains(&flag.to_string().as_str()),
+            _ => false,
         }
     }
 }

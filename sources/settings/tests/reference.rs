@@ -163,6 +163,11 @@ fn kind(schema: &Schema) -> String {
             }
             Schema::Either(forms) => format!("{}; or {}", words(&forms.0), words(&forms.1)),
             Schema::Scalar {
+                kind: "boolean",
+                choices: Some(choices),
+                ..
+            } => format!("`{}`", choices.join("` or `")),
+            Schema::Scalar {
                 choices: Some(choices),
                 ..
             } => choices

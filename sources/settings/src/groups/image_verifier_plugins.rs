@@ -1,15 +1,16 @@
 //! `settings.image-verifier-plugins`.
 
 use crate::Scalar;
-use crate::model::group;
+use crate::model::{describe, group};
 use crate::types::{base64_decode, text};
 use serde_json::Value;
 
 group! {
     /// Checks of an image's signature before a pod runs it.
     pub struct ImageVerifierPlugins {
-        /// Whether images are checked.
-        "enabled" => enabled: bool, default false;
+        /// Whether images are checked. No program of the host does, so `true` is refused:
+        /// whoever asks for it is not to run images that nobody has checked.
+        "enabled" => enabled: Unchecked, default false;
         /// Checks by Notation.
         "notation" => notation: Notation;
     }
@@ -20,6 +21,36 @@ group! {
     pub struct Notation {
         /// The trust policy: base64 of its JSON.
         "trustpolicy" => trustpolicy: TrustPolicy;
+    }
+}
+
+/// A switch that stays off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unchecked;
+
+impl Scalar for Unchecked {
+    const WHAT: &'static str = "false";
+    const KIND: &'static str = "boolean";
+    const EXAMPLE: &'static str = "false";
+
+    fn check(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Bool(false) => Ok(Self),
+            Value::Bool(true) => Err(
+                "no program of this host checks signatures, so images would run unchecked; \
+                 leave it out, and have them checked where the cluster admits pods"
+                    .into(),
+            ),
+            other => Err(format!("expected {}, got {}", Self::WHAT, describe(other))),
+        }
+    }
+
+    fn value(&self) -> Value {
+        Value::Bool(false)
+    }
+
+    fn choices() -> Option<&'static [&'static str]> {
+        Some(&["false"])
     }
 }
 
@@ -63,6 +94,13 @@ mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use serde_json::json;
+
+    #[test]
+    fn nobody_is_left_to_believe_that_images_are_checked() {
+        check::<Unchecked>(&[json!(false)], &[json!(true), json!("false"), json!(0)]);
+        let reason = Unchecked::check(&json!(true)).expect_err("refused");
+        assert!(reason.contains("would run unchecked"), "{reason}");
+    }
 
     #[test]
     fn trust_policies() {

@@ -23,7 +23,8 @@ group! {
             generated "cluster-dns-ip", example "\"10.96.0.10\"";
         /// Domain of the cluster's services.
         "cluster-domain" => cluster_domain: Domain, default "cluster.local";
-        /// Address of the node.
+        /// Address of the node. The host finds it out on EC2; elsewhere kubelet takes the one
+        /// that its name resolves to, or that of the default route.
         "node-ip" => node_ip: IpAddr, generated "node-ip";
         /// Labels of the node. A key with a dot in it is quoted.
         "node-labels" => node_labels: BTreeMap<LabelKey, LabelValue>,
@@ -36,8 +37,8 @@ group! {
         "static-pods" => static_pods: BTreeMap<Identifier, StaticPod>;
         /// Whether kubelet looks for static pods.
         "static-pods-enabled" => static_pods_enabled: bool;
-        /// How the node proves to the cluster who it is: by its role in AWS, or by a
-        /// bootstrap token and certificates.
+        /// How the node proves to the cluster who it is: by its role in AWS, which only
+        /// variants for EC2 can, or by a bootstrap token and certificates.
         "authentication-mode" => authentication_mode: AuthenticationMode;
         /// Token by which a node asks for its first certificate.
         "bootstrap-token" => bootstrap_token: BootstrapToken, secret true;
