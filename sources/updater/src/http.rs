@@ -2,9 +2,9 @@
 //! what leads to where they are.
 //!
 //! Whoever answers is not trusted. Nothing waits for ever: a connection has
-//! [`Connector::silence`] for each step, and a body must come at [`SLOWEST`] on the whole, so that a
-//! server that drips does not hold an update up. How much is taken is the caller's
-//! business: bodies come in pieces.
+//! [`Connector::silence`] for each step, and a body must come at [`SLOWEST`] on the whole, or at
+//! its share of that where others come beside it, so that a server that drips does not hold an
+//! update up. How much is taken is the caller's business: bodies come in pieces.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -124,6 +124,8 @@ pub struct Server {
     /// Where the file was found last, which redirects can have led to.
     place: Url,
     sender: Option<SendRequest<Empty<Bytes>>>,
+    /// Bytes a second that a body must bring.
+    slowest: u64,
 }
 
 /// What an answer holds.
@@ -141,6 +143,7 @@ pub struct Body {
     silence: Duration,
     begun: Instant,
     bytes: u64,
+    slowest: u64,
 }
 
 impl Server {
@@ -151,7 +154,24 @@ impl Server {
             place: url.clone(),
             url,
             sender: None,
+            slowest: SLOWEST,
         }
+    }
+
+    /// The same file, where it was found last, for another connection.
+    pub fn another(&self) -> Self {
+        Self {
+            connector: self.connector.clone(),
+            url: self.url.clone(),
+            place: self.place.clone(),
+            sender: None,
+            slowest: self.slowest,
+        }
+    }
+
+    /// From now on so many bodies come at once over the same line.
+    pub fn shared_by(&mut self, bodies: usize) {
+        self.slowest = SLOWEST / (bodies.max(1) as u64);
     }
 
     /// The file.
@@ -303,6 +323,7 @@ impl Server {
             silence: self.connector.silence(),
             begun: Instant::now(),
             bytes: 0,
+            slowest: self.slowest,
         }
     }
 }
@@ -331,7 +352,7 @@ impl Body {
             };
             self.bytes += piece.len() as u64;
             let spent = self.begun.elapsed();
-            if is_too_slow(self.bytes, spent, self.silence) {
+            if is_too_slow(self.bytes, spent, self.silence, self.slowest) {
                 return Err(HttpError::Slow {
                     url: self.url.to_string(),
                     bytes: self.bytes,
@@ -368,8 +389,8 @@ fn redirected(from: &Url, location: &str) -> Result<Url, &'static str> {
     }
 }
 
-fn is_too_slow(bytes: u64, spent: Duration, silence: Duration) -> bool {
-    spent > silence + Duration::from_secs(bytes / SLOWEST)
+fn is_too_slow(bytes: u64, spent: Duration, silence: Duration, slowest: u64) -> bool {
+    spent > silence + Duration::from_secs(bytes / slowest)
 }
 
 /// Fetches for `tough`.
@@ -417,7 +438,7 @@ mod tests {
     #[test]
     fn a_drip_is_too_slow_and_a_slow_line_is_not() {
         let seconds = Duration::from_secs;
-        let after = |bytes, spent| is_too_slow(bytes, seconds(spent), seconds(30));
+        let after = |bytes, spent| is_too_slow(bytes, seconds(spent), seconds(30), SLOWEST);
         assert!(!after(1, 30));
         assert!(after(100, 31));
         assert!(!after(SLOWEST * 600, 600));

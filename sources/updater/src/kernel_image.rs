@@ -67,7 +67,7 @@ async fn by_blocks(
         file.length
     );
     let room = usize::try_from(file.length).context("making room for it")?;
-    let mut filling = disk.with_esp(|esp| {
+    let filling = disk.with_esp(|esp| {
         let here = bless::open(esp, running).map_err(anyhow::Error::from);
         let here = here.and_then(|image| {
             let blocks = BlockList::of(&image).context("reading it")?;

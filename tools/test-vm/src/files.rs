@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 /// How it serves the large files, whose names end in `root.erofs` or `boot.efi`. Everything
 /// else it serves as it should.
@@ -29,6 +30,12 @@ pub enum Manner {
     MovedHere,
     /// Says that they are to be had without TLS.
     MovedToPlain,
+    /// As asked for, so many milliseconds later: it is far away.
+    Far(u64),
+    /// As asked for, but for the second request, of which only the beginning comes.
+    StallsOnce,
+    /// Knows ranges in its first answer and in no other.
+    WholeLater,
 }
 
 /// What was sent of large files.
@@ -40,6 +47,12 @@ pub struct Sent {
     pub kernel_bytes: AtomicU64,
     /// Requests that were sent elsewhere.
     pub moved: AtomicU64,
+    /// Requests.
+    pub requests: AtomicU64,
+    /// Requests that wait for their answers.
+    pub waiting: AtomicU64,
+    /// The most that did at once.
+    pub at_once: AtomicU64,
 }
 
 /// Serves for ever, each connection by a thread of its own.
@@ -132,8 +145,23 @@ fn answer(stream: impl Read + Write, folder: &Path, manner: Manner, sent: &Sent)
             stream.flush()?;
             continue;
         }
+        let number = match bytes_of {
+            Some(_) => sent.requests.fetch_add(1, Ordering::SeqCst),
+            None => 0,
+        };
+        let knows_ranges = match manner {
+            Manner::Whole => false,
+            Manner::WholeLater => number == 0,
+            _ => true,
+        };
+        let waiting = sent.waiting.fetch_add(1, Ordering::SeqCst) + 1;
+        sent.at_once.fetch_max(waiting, Ordering::SeqCst);
+        if let Manner::Far(milliseconds) = manner {
+            thread::sleep(Duration::from_millis(milliseconds));
+        }
+        sent.waiting.fetch_sub(1, Ordering::SeqCst);
         let (status, extra, start, length) = match range {
-            Some((first, last)) if first <= last && last < size && manner != Manner::Whole => {
+            Some((first, last)) if first <= last && last < size && knows_ranges => {
                 let extra = format!("Content-Range: bytes {first}-{last}/{size}\r\n");
                 ("206 Partial Content", extra, first, last + 1 - first)
             }
@@ -161,6 +189,12 @@ fn answer(stream: impl Read + Write, folder: &Path, manner: Manner, sent: &Sent)
             stream,
             "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{extra}\r\n"
         )?;
+        if manner == Manner::StallsOnce && number == 1 {
+            stream.flush()?;
+            // Until the client has hung up.
+            let _ = stream.read(&mut [0]);
+            return Ok(());
+        }
         stream.write_all(&body)?;
         stream.flush()?;
         if is_cut {

@@ -83,6 +83,16 @@ impl Server {
         self.sent.kernel_bytes.load(Ordering::SeqCst)
     }
 
+    /// Requests for roots and kernel images.
+    pub fn requests(&self) -> u64 {
+        self.sent.requests.load(Ordering::SeqCst)
+    }
+
+    /// The most requests that waited for their answers at once.
+    pub fn at_once(&self) -> u64 {
+        self.sent.at_once.load(Ordering::SeqCst)
+    }
+
     /// Requests that were sent elsewhere.
     pub fn moved(&self) -> u64 {
         self.sent.moved.load(Ordering::SeqCst)

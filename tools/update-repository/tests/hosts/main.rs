@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod disks;
+mod far;
 mod fixture;
 mod hostile;
 mod kernel_images;
