@@ -301,6 +301,14 @@ pub const ALL: &[Scenario] = &[
         run: scenarios::updates::forward_and_back,
     },
     Scenario {
+        name: "update-bad-disk",
+        about: "a disk that fails where an update is written, or read back, costs the update alone, and the status says so",
+        tier: Tier::Two,
+        budget: 100.0,
+        cluster: false,
+        run: scenarios::updates::bad_disk,
+    },
+    Scenario {
         name: "update-power-cut",
         about: "whatever a power cut leaves of the disk, from the preparation of an update to its end, a host comes up from it",
         tier: Tier::Two,

@@ -185,6 +185,14 @@ impl<'a> Stage<'a> {
     /// The dev twin, running since its first boot was completed: a copy of a machine
     /// that was booted once for all scenarios that do not test booting, and saved.
     pub fn booted(&mut self) -> Result<(Builder, RawDisk, Machine)> {
+        self.booted_with(|_, _| Ok(()))
+    }
+
+    /// The same with something changed that the running system cannot have noticed.
+    pub fn booted_with(
+        &mut self,
+        change: impl FnOnce(&mut Builder, &RawDisk) -> Result<()>,
+    ) -> Result<(Builder, RawDisk, Machine)> {
         let saved = self.saved_machine()?;
         let run = self.fresh_folder("machine")?;
         for entry in
@@ -197,6 +205,7 @@ impl<'a> Stage<'a> {
         }
         let (mut builder, disk) = self.machine(Which::Twin, "machine")?;
         builder.restore = true;
+        change(&mut builder, &disk)?;
         let machine = self.start(&builder)?;
         builder.restore = false;
         Ok((builder, disk, machine))

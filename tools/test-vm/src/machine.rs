@@ -73,6 +73,16 @@ pub enum Disk {
         /// Name of the log.
         log: String,
     },
+    /// A raw file in the run's folder that fails at two of its sectors, as a disk does that
+    /// wears out.
+    Failing {
+        /// Name of the raw file.
+        disk: String,
+        /// The first write to it fails.
+        unwritable: u64,
+        /// Each read of it fails.
+        unreadable: u64,
+    },
 }
 
 /// A disk beside the one that the machine boots from.
@@ -333,7 +343,7 @@ impl Builder {
                     emulator.run_with(&self.run, &[(&image, IMAGE)], "qemu-img", &arguments)?;
                 }
             }
-            Disk::Raw(_) => {}
+            Disk::Raw(_) | Disk::Failing { .. } => {}
             Disk::Recorded { log, .. } => {
                 let path = self.run.join(log);
                 fs::write(&path, b"")
@@ -405,6 +415,28 @@ impl Builder {
                         "driver=blklogwrites,log-sector-size=512,log-super-update-interval=1,\
                      file.driver=raw,file.file.driver=file,file.file.filename={RUN}/{disk},\
                      log.driver=file,log.filename={RUN}/{log}"
+                    ),
+                );
+            }
+            Disk::Failing {
+                disk,
+                unwritable,
+                unreadable,
+            } => {
+                let fault = |number, kind, sector, once| {
+                    let fault = format!("inject-error.{number}");
+                    format!(
+                        "{fault}.event=none,{fault}.iotype={kind},{fault}.sector={sector},\
+                         {fault}.once={once},{fault}.errno=5"
+                    )
+                };
+                arguments.drive(
+                    "disk",
+                    &format!(
+                        "driver=blkdebug,{},{},image.driver=raw,image.file.driver=file,\
+                         image.file.filename={RUN}/{disk}",
+                        fault(0, "write", unwritable, "on"),
+                        fault(1, "read", unreadable, "off"),
                     ),
                 );
             }

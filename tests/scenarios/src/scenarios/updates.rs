@@ -4,6 +4,7 @@ use super::set;
 use super::slots::{kernel_for, next_version};
 use crate::stage::{BOOT, Stage, Which, marks};
 use anyhow::{Context, Result, bail, ensure};
+use boot_slots::layout::{Role, Slot};
 use boot_slots::verity;
 use serde_json::{Value, json};
 use std::fs;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use test_vm::api::Api;
 use test_vm::probe::Probe;
 use test_vm::services::FILES_PORT;
-use test_vm::{Machine, Wait};
+use test_vm::{Disk, Machine, Wait};
 use update_metadata::Waves;
 use update_repository::{Keys, Release, Repository};
 
@@ -24,6 +25,8 @@ const MEMORY: u64 = 64_000_000;
 /// Where the host says what it has.
 const UPDATER_MEMORY: &str =
     "/sys/fs/cgroup/system.slice/system-update.slice/update@prepare.service/memory.stat";
+/// Where kernel images lie on the EFI system partition.
+const KERNELS: &str = "EFI/Linux";
 /// Processor seconds of three boots that fail: firmware, loader, kernel, `init`.
 const FAILED_BOOTS: f64 = 3.0 * 45.0;
 
@@ -233,6 +236,55 @@ pub(crate) fn forward_and_back(stage: &mut Stage<'_>) -> Result<()> {
     stage.power_off(machine)
 }
 
+/// A disk that does not write a sector of the other slot, and then one that does not read
+/// another back, cost the update and nothing else. The status says why.
+pub(crate) fn bad_disk(stage: &mut Stage<'_>) -> Result<()> {
+    let updates = Updates::new(stage)?;
+    updates.release(&updates.new)?;
+    let other = Role::Root(Slot::B);
+    let (_, disk, mut machine) = stage.booted_with(|builder, disk| {
+        let first = disk.partition(other)?.first_lba;
+        builder.services.files = Some(updates.folder().to_path_buf());
+        builder.disk = Disk::Failing {
+            disk: "disk.img".to_string(),
+            unwritable: first + 4_000,
+            unreadable: first + 8_000,
+        };
+        Ok(())
+    })?;
+    let api = Api::at(&machine.api_socket());
+    set(&api, &updates.settings("http"))?;
+    command(&mut machine, &api, "refresh", REFRESH)?;
+    for fault in ["writing", "reading"] {
+        let status = ended_while(&mut machine, &api, "prepare", PREPARE, || {})?;
+        let last = &status["most_recent_command"];
+        let why = last["stderr"].as_str().unwrap_or_default();
+        stage.note(format!("{fault}: {why}"));
+        ensure!(
+            last["cmd_status"] == "Failed"
+                && why.contains("slot B")
+                && why.contains("Input/output error"),
+            "{fault}: the status does not say why: {status}"
+        );
+        ensure!(
+            status["update_state"] == "Available" && status["staging_partition"].is_null(),
+            "{fault}: something is staged: {status}"
+        );
+    }
+    machine.quit()?;
+    let start = disk.read(Role::Verity(Slot::B), 0, verity::SUPERBLOCK_SIZE)?;
+    ensure!(
+        start.iter().all(|byte| *byte == 0),
+        "slot B says that it holds an image"
+    );
+    let kernels = disk.esp()?.list(KERNELS)?;
+    ensure!(
+        kernels.len() == 1 && kernels[0].contains(&updates.old.version),
+        "there are kernel images: {kernels:?}"
+    );
+    Ok(())
+}
+
 /// The bytes of memory that a group of processes has resident, by its `memory.stat`.
 fn resident(stat: &str) -> u64 {
     let lines = stat.lines().filter_map(|line| line.split_once(' '));
@@ -247,6 +299,20 @@ pub(super) fn command(machine: &mut Machine, api: &Api, kind: &str, budget: f64)
 
 /// The same, and something else as often as it is looked whether it has ended.
 fn command_while(
+    machine: &mut Machine,
+    api: &Api,
+    kind: &str,
+    budget: f64,
+    meanwhile: impl FnMut(),
+) -> Result<Value> {
+    let status = ended_while(machine, api, kind, budget, meanwhile)?;
+    let last = &status["most_recent_command"];
+    ensure!(last["cmd_status"] == "Success", "{kind} failed: {last}");
+    Ok(status)
+}
+
+/// The same, whatever the command comes to.
+fn ended_while(
     machine: &mut Machine,
     api: &Api,
     kind: &str,
@@ -267,8 +333,8 @@ fn command_while(
     let status = api.get("/updates/status")?;
     let last = &status["most_recent_command"];
     ensure!(
-        last["cmd_type"] == kind && last["cmd_status"] == "Success",
-        "{kind} failed: {last}"
+        last["cmd_type"] == kind,
+        "not what became of {kind}: {last}"
     );
     Ok(status)
 }
