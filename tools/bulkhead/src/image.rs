@@ -52,7 +52,8 @@ struct Push {
     reference: String,
 }
 
-fn name(text: &str) -> Result<Name, String> {
+/// The name of a package, from the command line.
+pub(crate) fn name(text: &str) -> Result<Name, String> {
     Name::try_from(text.to_string())
 }
 

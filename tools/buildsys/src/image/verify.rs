@@ -1,19 +1,23 @@
-//! Building an image a second time, elsewhere and from nothing, to see whether it
+//! Building an image or packages a second time, elsewhere and from nothing, to see whether it
 //! comes out the same.
 //!
 //! The second build has another folder, an empty store and empty compiler caches;
 //! only downloads are shared, since every one of them is checked by its hash.
 
 use super::{BuildRequest, build};
+use crate::lock::FetchOptions;
+use crate::manifest::Name;
 use crate::progress::Progress;
-use crate::project::{Folders, INPUTS, Project};
-use crate::store;
+use crate::project::{Arch, Folders, INPUTS, Project};
+use crate::{package, store};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
+use std::iter;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The downloads' folder in the cache.
 const DOWNLOADS: &str = "archives";
@@ -22,21 +26,21 @@ const DOWNLOADS: &str = "archives";
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Comparison {
-    /// Folder of the image that was there.
+    /// Folder of what was there.
     pub first: String,
     /// Folder of the one built for comparison.
     pub second: String,
-    /// The files of both.
+    /// The files of both, and the folders in them.
     pub files: Vec<ComparedFile>,
 }
 
-/// One file of an image.
+/// One file.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ComparedFile {
-    /// Its name.
+    /// Its path in the folder.
     pub name: String,
-    /// Whether both images have it with the same bytes.
+    /// Whether both have it, and the same.
     pub equal: bool,
 }
 
@@ -57,8 +61,47 @@ pub fn verify(
     progress: &Progress,
 ) -> Result<Comparison> {
     let first = build(project, request, progress)?.folder;
+    let again = elsewhere(project, progress)?;
+    let second = build(&again, request, progress)?.folder;
+    let comparison = compare(&first, &second)?;
+    if comparison.is_equal() {
+        store::remove_tree(&folder_of(project))?;
+    }
+    Ok(comparison)
+}
 
-    let elsewhere = project.build_dir().join("verify");
+/// The same for packages, as the images of host containers are: a comparison for each of
+/// `names`, in their order.
+pub fn verify_packages(
+    project: &Project,
+    names: &[Name],
+    arch: Arch,
+    progress: &Progress,
+) -> Result<Vec<Comparison>> {
+    let build = |project: &Project| {
+        let options = FetchOptions { locked: true };
+        package::build(project, names, arch, options, progress)
+    };
+    let first = build(project)?;
+    let again = elsewhere(project, progress)?;
+    let second = build(&again)?;
+    let comparisons: Vec<Comparison> = iter::zip(&first, &second)
+        .map(|(one, other)| compare(one.path(), other.path()))
+        .collect::<Result<_>>()?;
+    if comparisons.iter().all(Comparison::is_equal) {
+        store::remove_tree(&folder_of(project))?;
+    }
+    Ok(comparisons)
+}
+
+/// Where things are built again.
+fn folder_of(project: &Project) -> PathBuf {
+    project.build_dir().join("verify")
+}
+
+/// The project in another place, where nothing was built.
+fn elsewhere(project: &Project, progress: &Progress) -> Result<Project> {
+    let elsewhere = folder_of(project);
     store::remove_tree(&elsewhere)?;
     let root = elsewhere.join("another/place");
     let cache = elsewhere.join("cache");
@@ -75,13 +118,7 @@ pub fn verify(
         data: project.folders.data.clone(),
     };
     progress.message("building again from nothing");
-    let second = build(&again, request, progress)?.folder;
-
-    let comparison = compare(&first, &second)?;
-    if comparison.is_equal() {
-        store::remove_tree(&elsewhere)?;
-    }
-    Ok(comparison)
+    Ok(again)
 }
 
 /// Copies what a build reads of the project to the folder `to`.
@@ -93,25 +130,15 @@ pub fn copy_inputs(project: &Project, to: &Path) -> Result<()> {
 }
 
 fn compare(first: &Path, second: &Path) -> Result<Comparison> {
-    let mut names: Vec<String> = Vec::new();
+    let mut names = BTreeSet::new();
     for folder in [first, second] {
-        let list = || format!("cannot list {}", folder.display());
-        for entry in fs::read_dir(folder).with_context(list)? {
-            names.push(
-                entry
-                    .with_context(list)?
-                    .file_name()
-                    .to_string_lossy()
-                    .into_owned(),
-            );
-        }
+        list(folder, Path::new(""), &mut names)?;
     }
-    names.sort();
-    names.dedup();
     let files = names
         .into_iter()
         .map(|name| {
-            let equal = same_bytes(&first.join(&name), &second.join(&name))?;
+            let equal = same_entry(&first.join(&name), &second.join(&name))?;
+            let name = name.display().to_string();
             Ok(ComparedFile { name, equal })
         })
         .collect::<Result<_>>()?;
@@ -123,16 +150,49 @@ fn compare(first: &Path, second: &Path) -> Result<Comparison> {
     })
 }
 
-/// Whether both files exist and are equal.
-fn same_bytes(first: &Path, second: &Path) -> Result<bool> {
-    let open = |path: &Path| match File::open(path) {
-        Ok(file) => Ok(Some(file)),
+/// Adds what lies in the folder `below` of `root`, and in those in it, to `names`.
+fn list(root: &Path, below: &Path, names: &mut BTreeSet<PathBuf>) -> Result<()> {
+    let folder = root.join(below);
+    let listing = || format!("cannot list {}", folder.display());
+    for entry in fs::read_dir(&folder).with_context(listing)? {
+        let entry = entry.with_context(listing)?;
+        let name = below.join(entry.file_name());
+        if entry.file_type().with_context(listing)?.is_dir() {
+            list(root, &name, names)?;
+        }
+        names.insert(name);
+    }
+    Ok(())
+}
+
+/// Whether both are there and are equal: folders and files by what may be done with them,
+/// files by their bytes too, links by where they lead.
+fn same_entry(first: &Path, second: &Path) -> Result<bool> {
+    let metadata = |path: &Path| match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot open {}", path.display())),
+        Err(error) => Err(error).with_context(|| format!("cannot look at {}", path.display())),
     };
-    let (Some(mut one), Some(mut other)) = (open(first)?, open(second)?) else {
+    let (Some(one), Some(other)) = (metadata(first)?, metadata(second)?) else {
         return Ok(false);
     };
+    if one.file_type() != other.file_type() || one.mode() != other.mode() {
+        return Ok(false);
+    }
+    if one.is_symlink() {
+        let target = |path: &Path| {
+            fs::read_link(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        return Ok(target(first)? == target(second)?);
+    }
+    Ok(one.is_dir() || same_bytes(first, second)?)
+}
+
+/// Whether two files are equal.
+fn same_bytes(first: &Path, second: &Path) -> Result<bool> {
+    let open =
+        |path: &Path| File::open(path).with_context(|| format!("cannot open {}", path.display()));
+    let (mut one, mut other) = (open(first)?, open(second)?);
     let comparing = || {
         format!(
             "cannot compare {} and {}",
@@ -189,9 +249,10 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn one_different_byte_is_seen() {
+    fn whatever_differs_is_seen() {
         let folders = [
             tempfile::tempdir().expect("folder"),
             tempfile::tempdir().expect("folder"),
@@ -204,13 +265,32 @@ mod tests {
         changed[(2 << 20) + 5] = 8;
         fs::write(folders[1].path().join("other"), changed).expect("file");
         fs::write(folders[1].path().join("extra"), "x").expect("file");
+        for (folder, target, mode) in [(&folders[0], "same", 0o600), (&folders[1], "other", 0o700)]
+        {
+            let inner = folder.path().join("inner");
+            fs::create_dir(&inner).expect("folder");
+            fs::write(inner.join("same"), "x").expect("file");
+            fs::write(inner.join("mode"), "x").expect("file");
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(inner.join("mode"), mode).expect("mode");
+            symlink(target, inner.join("link")).expect("link");
+        }
         let comparison = compare(folders[0].path(), folders[1].path()).expect("readable");
         let equal: Vec<(&str, bool)> = comparison
             .files
             .iter()
             .map(|file| (file.name.as_str(), file.equal))
             .collect();
-        assert_eq!(equal, [("extra", false), ("other", false), ("same", true)]);
+        let expected = [
+            ("extra", false),
+            ("inner", true),
+            ("inner/link", false),
+            ("inner/mode", false),
+            ("inner/same", true),
+            ("other", false),
+            ("same", true),
+        ];
+        assert_eq!(equal, expected);
         assert!(!comparison.is_equal());
     }
 }
