@@ -26,7 +26,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -45,9 +45,11 @@ const SILENCE: Duration = Duration::from_secs(10);
 const MOST_HELD: usize = 1 << 20;
 /// How many messages that the process has got are worth a word to the client.
 const WORTH_A_WORD: u64 = 128;
-/// How long what a process wrote last is waited for, once it has ended. What it has
-/// started may hold its output open for ever.
+/// How long what a process wrote last is waited for in all, once it has ended. What it has
+/// started may hold its output open for ever, and write to it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How many bytes that can be: two pipes and what the runtime copies between them.
+const LAST_BYTES: usize = 256 << 10;
 /// How long a client may take to read the end of a session.
 const LAST_MESSAGE: Duration = Duration::from_secs(10);
 /// How many messages may wait to be sent.
@@ -427,20 +429,31 @@ async fn feed(
 /// waited for, also when the process has ended; one that holds its output open is not.
 async fn copy(client: &Client, mut output: pipe::Receiver, ended: &mut watch::Receiver<bool>) {
     let mut piece = vec![0; PIECE];
+    let (mut patience, mut expected) = (LAST_WORDS, LAST_BYTES);
     loop {
+        let has_ended = *ended.borrow();
+        let waiting = Instant::now();
         let silence = async {
             if ended.wait_for(|ended| *ended).await.is_ok() {
-                tokio::time::sleep(LAST_WORDS).await;
+                tokio::time::sleep(patience).await;
             }
         };
         let length = tokio::select! {
             length = output.read(&mut piece) => length,
             () = silence => return,
         };
-        match length {
-            Ok(length @ 1..) => client.send(Message::Binary(piece[..length].to_vec())).await,
-            _ => return,
+        let Ok(length @ 1..) = length else {
+            return;
+        };
+        if has_ended {
+            // A client that reads slowly has its time besides.
+            patience = patience.saturating_sub(waiting.elapsed());
+            let Some(left) = expected.checked_sub(length) else {
+                return;
+            };
+            expected = left;
         }
+        client.send(Message::Binary(piece[..length].to_vec())).await;
     }
 }
 

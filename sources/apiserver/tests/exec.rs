@@ -246,6 +246,17 @@ fn a_client_is_not_listened_to_while_much_is_held_for_its_process() {
 }
 
 #[test]
+fn a_child_that_goes_on_writing_is_not_waited_for() {
+    let server = server();
+    for child in ["yes", "while sleep 0.1; do echo here || exit; done"] {
+        let script = format!("echo first; {child} & exit 3");
+        let (taken, status) = run(&server.socket, &["/bin/sh", "-c", &script], vec![]).unwrap();
+        assert_eq!(status, 3, "{child}");
+        assert!(taken.starts_with(b"first\n"), "{child}");
+    }
+}
+
+#[test]
 fn a_client_that_vanishes_leaves_no_process() {
     let server = server();
     let mut client = Raw::connect(&server.socket);
