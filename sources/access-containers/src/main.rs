@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         "admin" => admin::run(),
         "control" => wait_for_end(),
         "sudo" => {
-            let (program, arguments) = arguments.split_first().context("usage: sudo COMMAND…")?;
+            let (program, arguments) = of_sudo(&arguments)?;
             Err(exec(Command::new(program).args(arguments)))
         }
         "enable-admin-container" => host::set_admin(true),
@@ -50,6 +50,30 @@ fn main() -> ExitCode {
         "enter-admin-container" => host::enter_admin(),
         _ => bail!("there is nothing to be done by the name of {name:?}"),
     })
+}
+
+/// The program that `sudo` is to run, and its arguments. Everybody is root here, whose
+/// environment stays, so that of its options only those for a shell mean something.
+fn of_sudo(arguments: &[String]) -> Result<(&str, &[String])> {
+    const SHELL: &str = "/bin/bash";
+    let mut rest = arguments;
+    let mut shell = false;
+    while let [option, more @ ..] = rest
+        && option.starts_with('-')
+    {
+        rest = more;
+        match option.as_str() {
+            "-i" | "-s" => shell = true,
+            "-E" | "-H" | "-n" | "-S" => {}
+            "--" => break,
+            _ => bail!("the option {option} of sudo is not known here; you are root already"),
+        }
+    }
+    match rest {
+        [] if shell => Ok((SHELL, rest)),
+        [program, arguments @ ..] => Ok((program, arguments)),
+        [] => bail!("usage: sudo COMMAND…"),
+    }
 }
 
 /// Waits until somebody asks for the end.
@@ -67,4 +91,29 @@ fn exec(command: &mut Command) -> anyhow::Error {
     let error = command.exec();
     let program = command.get_program().to_string_lossy().into_owned();
     anyhow::Error::from(error).context(format!("cannot run {program}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sudo_passes_over_its_options() {
+        let check = |arguments: &[&str], expected: Option<(&str, &[&str])>| {
+            let arguments: Vec<String> = arguments.iter().map(|a| a.to_string()).collect();
+            let found = of_sudo(&arguments).ok();
+            let found = found.map(|(program, arguments)| (program, arguments.to_vec()));
+            let expected = expected.map(|(program, arguments)| {
+                (program, arguments.iter().map(|a| a.to_string()).collect())
+            });
+            assert_eq!(found, expected, "{arguments:?}");
+        };
+        check(&["sheltie"], Some(("sheltie", &[])));
+        check(&["-E", "ls", "-l"], Some(("ls", &["-l"])));
+        check(&["--", "-x"], Some(("-x", &[])));
+        check(&["-i"], Some(("/bin/bash", &[])));
+        check(&["-i", "ls"], Some(("ls", &[])));
+        check(&["-u", "somebody", "ls"], None);
+        check(&[], None);
+    }
 }

@@ -25,7 +25,8 @@ const NAMESPACES: [(&str, CloneFlags); 5] = [
 const ENTER: &str = "--in-the-host";
 const SHELL: &str = "usr/bin/busybox";
 
-/// Runs a shell with `arguments`, such as `-c` and a command; its exit status.
+/// Runs a shell with `arguments`, such as `-c` and a command, or the program that they
+/// name; its exit status.
 pub fn run(arguments: &[String]) -> ExitCode {
     if let [first, process, rest @ ..] = arguments
         && first == ENTER
@@ -50,7 +51,7 @@ fn stay(arguments: &[String]) -> Result<ExitCode> {
     let child = std::os::unix::process::CommandExt::arg0(&mut child, "sheltie");
     let mut child = child
         .args([ENTER, &own])
-        .args(arguments)
+        .args(of_shell(arguments))
         .spawn()
         .context("cannot start another process")?;
     // Keys that interrupt are the shell's business.
@@ -62,6 +63,21 @@ fn stay(arguments: &[String]) -> Result<ExitCode> {
     let code = status.code().or(status.signal().map(|signal| 128 + signal));
     let code = code.and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// What the shell is told, so that it runs a program which is named without an option.
+fn of_shell(arguments: &[String]) -> Vec<&str> {
+    let arguments = arguments.iter().map(String::as_str);
+    let is_program = arguments
+        .clone()
+        .next()
+        .is_some_and(|a| !a.starts_with('-'));
+    let run: &[&str] = if is_program {
+        &["-c", "exec \"$@\"", "sheltie"]
+    } else {
+        &[]
+    };
+    run.iter().copied().chain(arguments).collect()
 }
 
 /// Enters the namespaces of process 1, and becomes a shell that has the programs of the
@@ -88,4 +104,30 @@ fn enter(process: &str, arguments: &[String]) -> Result<()> {
             .env("PATH", path)
             .env("PS1", "[host]# "),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_run_by_its_name() {
+        let check = |arguments: &[&str], expected: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(|a| a.to_string()).collect();
+            assert_eq!(of_shell(&arguments), expected);
+        };
+        check(&[], &[]);
+        check(&["-c", "ls /"], &["-c", "ls /"]);
+        check(
+            &["journalctl", "-u", "kubelet"],
+            &[
+                "-c",
+                "exec \"$@\"",
+                "sheltie",
+                "journalctl",
+                "-u",
+                "kubelet",
+            ],
+        );
+    }
 }
