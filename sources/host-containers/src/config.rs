@@ -53,7 +53,8 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// Its image.
+    /// Its image; never empty.
+    #[serde(default)]
     pub source: String,
     /// Of a host container: whether it may do nearly everything that the host may.
     #[serde(default)]
@@ -77,7 +78,17 @@ impl Config {
         let path = path(kind, name)?;
         let read = || format!("cannot read {}", path.display());
         let text = fs::read_to_string(&path).with_context(read)?;
-        toml::from_str(&text).with_context(read)
+        Self::parse(kind, name, &text).with_context(read)
+    }
+
+    fn parse(kind: Kind, name: &str, text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text)?;
+        ensure!(
+            !config.source.is_empty(),
+            "settings.{}.{name}.source is not set, and names the image",
+            kind.word()
+        );
+        Ok(config)
     }
 
     /// What the file `user-data` is to hold.
@@ -124,6 +135,11 @@ mod tests {
             toml::from_str("source = 'r/b:1'\nonce = true\nessential = true").unwrap();
         assert!(at_boot.once && at_boot.essential && !at_boot.superpowered);
         assert!(toml::from_str::<Config>("source = 'a'\nenabled = true").is_err());
+        let error = Config::parse(Kind::Bootstrap, "disks", "essential = true").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "settings.bootstrap-containers.disks.source is not set, and names the image"
+        );
     }
 
     #[test]
