@@ -22,6 +22,8 @@ pub struct ImageConfig {
     pub environment: Vec<String>,
     /// Where the program starts; empty for the root.
     pub working_folder: String,
+    /// The numbers of the user and the group that it is run as.
+    pub user: (u32, u32),
     /// The snapshot of all its layers.
     pub snapshot: String,
 }
@@ -184,8 +186,23 @@ pub async fn config(client: &Client, image: &Image) -> Result<ImageConfig> {
         arguments: how.cmd.unwrap_or_default(),
         environment: how.env.unwrap_or_default(),
         working_folder: how.working_dir.unwrap_or_default(),
+        user: numbers(&how.user.unwrap_or_default()).with_context(reading)?,
         snapshot: snapshot.context("it has no layers").with_context(reading)?,
     })
+}
+
+/// The numbers of the user and the group that an image names as `user` or `user:group`. A
+/// user without a group has root's, as a user whom its image does not know has elsewhere.
+/// Names would need the image's own files, which nothing here reads.
+fn numbers(user: &str) -> Result<(u32, u32)> {
+    let number = |text: &str| match text {
+        "" | "root" => Ok(0),
+        text => text.parse().with_context(|| {
+            format!("it wants to be run as {user:?}; only numbers of users and groups are known")
+        }),
+    };
+    let (user, group) = user.split_once(':').unwrap_or((user, ""));
+    Ok((number(user)?, number(group)?))
 }
 
 /// The processor architecture, as images name it.
@@ -277,11 +294,29 @@ struct How {
     cmd: Option<Vec<String>>,
     env: Option<Vec<String>>,
     working_dir: Option<String>,
+    user: Option<String>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_are_numbers() {
+        for (text, expected) in [
+            ("", (0, 0)),
+            ("root", (0, 0)),
+            ("1000", (1000, 0)),
+            ("1000:100", (1000, 100)),
+            ("0:274", (0, 274)),
+        ] {
+            assert_eq!(numbers(text).unwrap(), expected, "{text}");
+        }
+        for text in ["nobody", "1000:api", "-1", "1:2:3"] {
+            let error = format!("{:#}", numbers(text).unwrap_err());
+            assert!(error.contains(&format!("run as {text:?}")), "{error}");
+        }
+    }
 
     #[test]
     fn what_nobody_uses_any_more_is_removed() {

@@ -6,7 +6,7 @@
 //! container. One with superpowers is root on the host in all but its own root file
 //! system, and nothing but the policy ([`SUPER_LABEL`]) keeps it from settings, `/etc` and
 //! the image. A bootstrap container sees the host's files and devices, so that it can
-//! prepare disks, but none of its processes.
+//! prepare disks; the policy keeps it from the host's processes.
 
 use crate::config::Kind;
 use containerd_client::image::ImageConfig;
@@ -161,6 +161,14 @@ const SHARED: [&str; 1] = ["/mnt"];
 /// The same for a bootstrap container, which may put what pods need on disks.
 pub const BOOTSTRAP_SHARED: [&str; 3] = ["/mnt", "/var/lib/containerd", "/var/lib/kubelet"];
 
+/// What says of a mount that it is more than the container's own.
+const PROPAGATIONS: [&str; 2] = ["rshared", "rslave"];
+
+/// How soon a container's processes are ended where memory is short, from -1000 to 1000:
+/// before those of pods that have what they asked for, and after those that asked for
+/// nothing. The host's own services are far below.
+const OUT_OF_MEMORY: i32 = 500;
+
 /// What a container may do on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Powers {
@@ -199,7 +207,9 @@ impl Container<'_> {
     /// The whole specification.
     pub fn spec(&self) -> Value {
         let mut namespaces = vec!["ipc", "uts", "mount"];
-        if self.powers != Powers::Super {
+        // The kernel takes rules of its audit from the host's own namespace of processes
+        // alone, so a bootstrap container has that; the policy keeps it from processes.
+        if self.powers == Powers::Ordinary {
             namespaces.push("pid");
         }
         let namespaces: Vec<Value> = namespaces
@@ -276,7 +286,8 @@ impl Container<'_> {
             "args": arguments,
             "env": environment,
             "cwd": folder,
-            "user": { "uid": 0, "gid": 0 },
+            "user": { "uid": self.image.user.0, "gid": self.image.user.1 },
+            "oomScoreAdj": OUT_OF_MEMORY,
             "capabilities": {
                 "bounding": capabilities,
                 "effective": capabilities,
@@ -423,7 +434,14 @@ fn file_system(kind: &str, place: &str, options: &[&str]) -> Value {
     json!({ "type": kind, "source": kind, "destination": place, "options": options })
 }
 
+/// A part of the host. Unless `options` say how, what the container mounts on or below it
+/// is not mounted on the host: the root of a container that sees the host is shared, and
+/// all in it would be.
 fn bind(from: &str, place: &str, options: &[&str]) -> Value {
+    let mut options = options.to_vec();
+    if !options.iter().any(|option| PROPAGATIONS.contains(option)) {
+        options.push("rprivate");
+    }
     json!({ "type": "bind", "source": from, "destination": place, "options": options })
 }
 
@@ -435,6 +453,7 @@ mod tests {
         let image = ImageConfig {
             entrypoint: vec!["/start".to_string()],
             arguments: vec!["now".to_string()],
+            user: (1000, 100),
             ..ImageConfig::default()
         };
         let kind = match powers {
@@ -472,6 +491,7 @@ mod tests {
             json!([DEFAULT_PATH, "HTTPS_PROXY=p"])
         );
         assert_eq!(own["process"]["cwd"], "/");
+        assert_eq!(own["process"]["user"], json!({ "uid": 1000, "gid": 100 }));
         let image = ImageConfig::default();
         let container = Container {
             kind: Kind::Host,
@@ -542,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_the_boot_prepares_the_host_and_sees_no_process_of_it() {
+    fn one_of_the_boot_prepares_the_host() {
         let spec = spec(Powers::Bootstrap);
         let places = places(&spec);
         for place in [
@@ -556,8 +576,25 @@ mod tests {
         ] {
             assert!(places.contains(&place), "{place}");
         }
-        assert!(spec["linux"]["namespaces"].to_string().contains("pid"));
+        assert!(!spec["linux"]["namespaces"].to_string().contains("pid"));
         assert_eq!(spec["linux"]["rootfsPropagation"], "shared");
+        let shared: Vec<&str> = spec["mounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|mount| mount["type"] == "bind")
+            .filter(|mount| !mount["options"].to_string().contains("rprivate"))
+            .map(|mount| mount["destination"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            shared,
+            [
+                "/.bottlerocket/rootfs",
+                "/.bottlerocket/rootfs/mnt",
+                "/.bottlerocket/rootfs/var/lib/containerd",
+                "/.bottlerocket/rootfs/var/lib/kubelet",
+            ]
+        );
         let refused = spec["linux"]["seccomp"]["syscalls"][0]["names"].to_string();
         for (call, expected) in [("mount", false), ("swapon", false), ("bpf", true)] {
             assert_eq!(refused.contains(&format!("\"{call}\"")), expected, "{call}");

@@ -34,6 +34,9 @@ grep -e CapEff -e Seccomp: /proc/self/status
 busybox chroot $host /usr/sbin/modprobe dummy && grep -q ^dummy /proc/modules && echo loads modules
 cat /proc/sys/vm/swappiness > /proc/sys/vm/swappiness && echo sets kernel variables
 for process in /proc/[0-9]*; do echo "process: $(cat $process/comm)"; done
+echo "namespace of processes: $(busybox readlink /proc/self/ns/pid)"
+mount -o bind /bin/busybox /usr/local/bin/apiclient && echo covers a file
+mount -t tmpfs none /.bottlerocket/support && echo covers a folder
 
 touch $host/etc/written && echo escaped-to-etc
 touch $host/usr/written && echo escaped-to-the-image
@@ -153,6 +156,12 @@ fn check_boot(machine: &Machine, number: usize) -> Result<()> {
             "{place} is {found}"
         );
     }
+    for place in ["/usr/bin/apiclient", "/var/log/support"] {
+        ensure!(
+            mounted_from(&mut probe, place).is_err(),
+            "what a container has mounted is at {place}"
+        );
+    }
     for (place, label) in [
         ("/var/lib/kubelet", "kubelet_data_t"),
         (KEPT, "var_t"),
@@ -230,6 +239,10 @@ fn check_disks(said: &str) -> Result<()> {
         "loads modules",
         "sets kernel variables",
         "process: sh",
+        // The first that a kernel has.
+        "namespace of processes: pid:[4026531836]",
+        "covers a file",
+        "covers a folder",
         "insmod: can't insert '/bin/busybox'",
     ] {
         ensure!(said.contains(expected), "it does not say {expected:?}");
