@@ -7,15 +7,16 @@ use crate::spec::{Container, Powers};
 use anyhow::{Context, Result, bail};
 use containerd_client::import::import;
 use containerd_client::task::{self, Pipes, Process};
-use containerd_client::{Client, HOST_NAMESPACE, HOST_SOCKET, image, layout, pull};
+use containerd_client::{Client, HOST_NAMESPACE, HOST_SOCKET, image, layout};
 use nix::libc::{SIGKILL, SIGTERM};
 use nix::sys::stat::Mode;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use sysutil::fs::write_atomic;
 use sysutil::os_release::unquote;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -34,6 +35,8 @@ const PIPES: &str = "/run/host-containers/pipes";
 /// Variables by which programs find the host's proxy.
 const PROXY: &str = "/etc/network/proxy.env";
 
+/// What comes between the name of an image and its digest.
+const DIGEST: char = '@';
 /// Seconds between tries to pull.
 const PAUSES: [u64; 4] = [1, 2, 4, 8];
 /// The same where nobody tries again later.
@@ -51,81 +54,92 @@ pub enum End {
 }
 
 /// Runs the container called `name`, which is `config`, until it ends, or until this is
-/// asked to end.
+/// asked to end. Nothing is left of it then but its folder and its image.
 pub fn run(kind: Kind, name: &str, config: &Config) -> Result<End> {
-    let folder = kind.folder(name);
-    prepare(&folder, config.user_data()?.as_deref())?;
-    let powers = match (kind, config.superpowered) {
-        (Kind::Bootstrap, _) => Powers::Bootstrap,
-        (Kind::Host, true) => Powers::Super,
-        (Kind::Host, false) => Powers::Ordinary,
-    };
+    prepare(&kind.folder(name), config.user_data()?.as_deref())?;
     let id = kind.id(name);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start")?;
-    let ended: Result<End> = runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let client = Client::connect(Path::new(HOST_SOCKET), HOST_NAMESPACE).await?;
         remove_rest(&client, &id).await?;
-        let mut end = signal(SignalKind::terminate()).context("cannot wait for signals")?;
-        let image = tokio::select! {
-            image = get_image(&client, kind, &id, &config.source) => image?,
-            _ = end.recv() => return Ok(End::Asked),
-        };
-        let copies = Copies::make(&id)?;
-        let mounts: Vec<_> = copies.mounts().collect();
-        let spec = Container {
-            kind,
-            name,
-            powers,
-            command: &config.command,
-            image: &image,
-            folder: &folder,
-            copies: &mounts,
-            proxy: &proxy()?,
-            cgroup: &cgroup()?,
+        let ended = run_with(&client, kind, name, config).await;
+        if ended.is_err()
+            && let Err(error) = remove_rest(&client, &id).await
+        {
+            tracing::warn!("a part of {name} may be left: {error:#}");
         }
-        .spec();
-        copies.keep();
-        let output = Output::new(&id)?;
-        let pipes = output.pipes();
-        // The runtime opens its ends only where there is somebody at ours.
-        let (output, errors) = output.copy()?;
-        let process = task::create(&client, &id, (&config.source, &image), &spec, &pipes).await?;
-        process.start(&client).await?;
-        let with = if powers == Powers::Super {
-            " with superpowers"
-        } else {
-            ""
-        };
-        tracing::info!("{name} runs{with}");
-        // An image that it ran before is of no use, but does no harm.
-        match image::give_up_others(&client, &id, &config.source).await {
-            Ok(removed) => removed
-                .iter()
-                .for_each(|image| tracing::info!("removed {image}, which {name} ran before")),
-            Err(error) => tracing::warn!("images of before may be left: {error:#}"),
-        }
-        let (status, end) = tokio::select! {
-            status = process.wait(&client) => (status?, End::Done),
-            _ = end.recv() => {
-                stop(&client, &process).await?;
-                (None, End::Asked)
-            }
-        };
-        // What it wrote last is in the pipes.
-        output.finish().await;
-        errors.finish().await;
-        task::remove(&client, &id).await?;
-        match status {
-            None | Some(0) => Ok(end),
-            Some(status) => bail!("{name} ended with status {status}"),
-        }
+        ended
     });
     // Who is asked to end does not wait for a login that is on its way on another thread.
     runtime.shutdown_background();
     ended
+}
+
+/// The same with the runtime `client`. What was made is left when it fails.
+async fn run_with(client: &Client, kind: Kind, name: &str, config: &Config) -> Result<End> {
+    let id = kind.id(name);
+    let powers = match (kind, config.superpowered) {
+        (Kind::Bootstrap, _) => Powers::Bootstrap,
+        (Kind::Host, true) => Powers::Super,
+        (Kind::Host, false) => Powers::Ordinary,
+    };
+    let mut end = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    let image = tokio::select! {
+        image = get_image(client, kind, &id, &config.source) => image?,
+        _ = end.recv() => return Ok(End::Asked),
+    };
+    let copies = Copies::make(&id)?;
+    let mounts: Vec<_> = copies.mounts().collect();
+    let spec = Container {
+        kind,
+        name,
+        powers,
+        command: &config.command,
+        image: &image,
+        folder: &kind.folder(name),
+        copies: &mounts,
+        proxy: &proxy()?,
+        cgroup: &cgroup()?,
+    }
+    .spec();
+    copies.keep();
+    let output = Output::new(&id)?;
+    let pipes = output.pipes();
+    // The runtime opens its ends only where there is somebody at ours.
+    let (output, errors) = output.copy()?;
+    let process = task::create(client, &id, (&config.source, &image), &spec, &pipes).await?;
+    process.start(client).await?;
+    let with = if powers == Powers::Super {
+        " with superpowers"
+    } else {
+        ""
+    };
+    tracing::info!("{name} runs{with}");
+    // An image that it ran before is of no use, but does no harm.
+    match image::give_up_others(client, &id, &config.source).await {
+        Ok(removed) => removed
+            .iter()
+            .for_each(|image| tracing::info!("removed {image}, which {name} ran before")),
+        Err(error) => tracing::warn!("images of before may be left: {error:#}"),
+    }
+    let (status, end) = tokio::select! {
+        status = process.wait(client) => (status?, End::Done),
+        _ = end.recv() => {
+            stop(client, &process).await?;
+            (None, End::Asked)
+        }
+    };
+    // What it wrote last is in the pipes.
+    output.finish().await;
+    errors.finish().await;
+    task::remove(client, &id).await?;
+    match status {
+        None | Some(0) => Ok(end),
+        Some(status) => bail!("{name} ended with status {status}"),
+    }
 }
 
 /// Asks the container to end, and ends it.
@@ -147,7 +161,9 @@ async fn remove_rest(client: &Client, id: &str) -> Result<()> {
     task::remove(client, id).await
 }
 
-/// The image: one that lies in the root, one that was pulled before, or pulled now.
+/// The image: one that lies in the root, or pulled. A name without a digest may have got
+/// another image in its registry since it was pulled, which is asked for; without an answer
+/// the one that is here is as good.
 async fn get_image(
     client: &Client,
     kind: Kind,
@@ -155,38 +171,41 @@ async fn get_image(
     source: &str,
 ) -> Result<image::ImageConfig> {
     let images = layout::all(Path::new(IMAGES))?;
-    if let Some(own) = images.iter().find(|image| image.name == source) {
+    let own = images.iter().find(|image| image.name == source);
+    if let Some(own) = own {
         // It may be another one than in the root before.
         if import(client, own, &[]).await? {
             tracing::info!("{source} comes from the root");
         }
     }
+    let mut image = image::take_up(client, id, source).await?;
+    let is_fixed = own.is_some() || source.contains(DIGEST);
+    if image.is_some() && !is_fixed {
+        match pull_now(client, id, source).await {
+            Ok(()) => image = image::take_up(client, id, source).await?,
+            Err(error) => tracing::warn!("{id}: the image that is here is run: {error:#}"),
+        }
+    }
     let image = loop {
-        if let Some(image) = image::take_up(client, id, source).await? {
+        if let Some(image) = image {
             break image;
         }
+        pull(client, kind, id, source).await?;
         // What is pulled can be removed again before it is taken up.
-        pull_image(client, kind, id, source).await?;
+        image = image::take_up(client, id, source).await?;
     };
     image::config(client, &image).await
 }
 
-async fn pull_image(client: &Client, kind: Kind, id: &str, source: &str) -> Result<()> {
+/// Pulls an image that is not here, in several tries.
+async fn pull(client: &Client, kind: Kind, id: &str, source: &str) -> Result<()> {
     let more = match kind {
         Kind::Host => &[][..],
         Kind::Bootstrap => &MORE_PAUSES[..],
     };
     let mut pauses = PAUSES.iter().chain(more);
     loop {
-        tracing::info!("pulling {source}");
-        let registries = Arc::new(Registries::read()?);
-        let environment = proxy()?;
-        let log_in = move |host| {
-            let (registries, environment) = (registries.clone(), environment.clone());
-            async move { registries.log_in(host, environment).await }
-        };
-        let pulled = pull::pull(client, source, id, Path::new(HOSTS), log_in, sync).await;
-        match (pulled, pauses.next()) {
+        match (pull_now(client, id, source).await, pauses.next()) {
             (Ok(()), _) => return Ok(()),
             (Err(error), None) => return Err(error),
             (Err(error), Some(pause)) => {
@@ -195,6 +214,17 @@ async fn pull_image(client: &Client, kind: Kind, id: &str, source: &str) -> Resu
             }
         }
     }
+}
+
+async fn pull_now(client: &Client, id: &str, source: &str) -> Result<()> {
+    tracing::info!("pulling {source}");
+    let registries = Arc::new(Registries::read()?);
+    let environment = proxy()?;
+    let log_in = move |host| {
+        let (registries, environment) = (registries.clone(), environment.clone());
+        async move { registries.log_in(host, environment).await }
+    };
+    containerd_client::pull::pull(client, source, id, Path::new(HOSTS), log_in, sync).await
 }
 
 /// Has the file system with images reach the disk.
@@ -211,21 +241,18 @@ fn prepare(folder: &Path, user_data: Option<&[u8]>) -> Result<()> {
         .create(folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
     let path = folder.join(USER_DATA);
-    let written = match user_data {
-        Some(bytes) => write(&path, bytes),
-        None => match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        },
+    // The container may have put anything in its place.
+    let found = fs::symlink_metadata(&path);
+    let removed = match (&found, user_data) {
+        (Ok(found), _) if found.is_dir() => fs::remove_dir_all(&path),
+        (Ok(_), None) => fs::remove_file(&path),
+        _ => Ok(()),
     };
-    written.with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Writes a file that its owner alone may read.
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = File::create(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(bytes)
+    removed.with_context(|| format!("cannot remove {}", path.display()))?;
+    match user_data {
+        Some(bytes) => write_atomic(&path, bytes, 0o600),
+        None => Ok(()),
+    }
 }
 
 /// The lines of the file with the proxy's variables that set one.
@@ -344,6 +371,32 @@ impl Copy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    #[test]
+    fn user_data_is_written_in_the_containers_own_folder_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("own");
+        let path = own.join(USER_DATA);
+        let of_the_host = folder.path().join("host");
+        fs::write(&of_the_host, "host").unwrap();
+        prepare(&own, Some(b"a")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"a");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        fs::remove_file(&path).unwrap();
+        symlink(&of_the_host, &path).unwrap();
+        prepare(&own, Some(b"b")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"b");
+        assert_eq!(fs::read(&of_the_host).unwrap(), b"host");
+        for user_data in [Some(&b"c"[..]), None] {
+            let _ = fs::remove_file(&path);
+            fs::create_dir_all(path.join("folder")).unwrap();
+            prepare(&own, user_data).unwrap();
+            assert_eq!(fs::read(&path).ok().as_deref(), user_data);
+        }
+        prepare(&own, None).unwrap();
+        assert!(!path.exists());
+    }
 
     #[test]
     fn variables_are_as_the_service_manager_reads_them() {

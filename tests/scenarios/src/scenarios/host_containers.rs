@@ -18,6 +18,11 @@ const SAID: f64 = 60.0;
 pub(super) const CONTROL: &str = "host-containers@control.service";
 pub(super) const ADMIN: &str = "host-containers@admin.service";
 pub(super) const RUNTIME: &str = "host-containerd.service";
+const BROKEN: &str = "host-containers@broken.service";
+/// Where admin sees that the runtime has a folder for each container that has processes, or
+/// had.
+const BUNDLES: &str =
+    "/.bottlerocket/rootfs/run/host-containerd/io.containerd.runtime.v2.task/default";
 
 /// What each container says when it is done, and how it waits then.
 const WAIT: &str = "echo all tried; trap exit TERM; sleep 1000000 & wait";
@@ -30,6 +35,8 @@ const ORDINARY: &str = r#"
 echo "user data: $(cat /.bottlerocket/host-containers/current/user-data)"
 grep -e CapEff -e CapBnd -e NoNewPrivs -e Seccomp: /proc/self/status
 echo "label: $(cat /proc/self/attr/current)"
+echo "out of memory: $(cat /proc/self/oom_score_adj)"
+echo "image: $(ls /srv)"
 sed 's/^/mount: /' /proc/self/mounts
 echo "variable: $NO_PROXY"
 echo "inventory: $(head -c 1 /var/lib/bottlerocket/inventory/application.json)"
@@ -189,7 +196,7 @@ pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
         host.process(CONTROL)? == control,
         "control was restarted when admin got another source"
     );
-    // Back at the one that control has kept, nothing is pulled, and the other one goes.
+    // Back at the one that control has kept, and the other one goes.
     set(
         &api,
         &json!({"host-containers": {"admin": {"source": image}}}),
@@ -198,11 +205,7 @@ pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
         ADMIN,
         "removed 10.0.2.2:5000/other:1, which admin ran before",
     )?;
-    let said = host.wait_for(ADMIN, "all tried")?;
-    ensure!(
-        !said.contains("pulling"),
-        "admin pulled what is there: {said}"
-    );
+    host.wait_for(ADMIN, "all tried")?;
     // Not before: the next server starts containerd again.
     exec::the_server_is_killed(&host)?;
     stage.note("what ran by a server that was killed has ended");
@@ -222,7 +225,9 @@ pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
         })
     })?;
 
-    // A runtime that dies takes its containers along, and they come back.
+    // A runtime that dies takes its containers along, and they come back, of the image that
+    // has their name by then.
+    registry.move_tools()?;
     set(
         &api,
         &json!({"host-containers": {"admin": {"user-data": "a2lsbAo="}}}),
@@ -231,10 +236,29 @@ pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
         host.process(CONTROL)
             .is_ok_and(|process| process != control)
     })?;
-    for unit in [CONTROL, ADMIN] {
-        host.wait_for(unit, "all tried")?;
-    }
+    let said = host.wait_for(CONTROL, "all tried")?;
+    ensure!(
+        said.contains("image: moved"),
+        "control runs what its name stood for before: {said}"
+    );
+    host.wait_for(ADMIN, "all tried")?;
     stage.note("both are back after their runtime has died");
+
+    // One that cannot start leaves nothing, but for a folder of its own.
+    let broken = |enabled: bool| {
+        let command = ["/srv/nothing"];
+        let broken = json!({ "source": image, "enabled": enabled, "command": command });
+        set(&api, &json!({ "host-containers": { "broken": broken } }))
+    };
+    broken(true)?;
+    host.wait_for(BROKEN, "/srv/nothing")?;
+    broken(false)?;
+    host.wait_until_inactive(BROKEN)?;
+    let (bundles, _) = exec::run_in(&host.client(), "admin", &["ls", BUNDLES], None)?;
+    ensure!(
+        bundles.contains("admin") && !bundles.contains("broken"),
+        "the runtime has {bundles}"
+    );
 
     // Disabled, one goes and the other stays; without any, the runtime goes, too.
     let admin = host.process(ADMIN)?;
@@ -267,6 +291,10 @@ pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
         said.contains("has what it kept"),
         "control has lost its folder: {said}"
     );
+    ensure!(
+        said.contains("the image that is here is run"),
+        "control does not say that the registry is down: {said}"
+    );
     machine.power_off(BOOT)?;
     drop(machine);
     let journal = stage.journal(&RawDisk::open(disk.path())?)?;
@@ -296,6 +324,7 @@ fn check_ordinary(said: &str) -> Result<()> {
         "NoNewPrivs:\t1",
         "Seccomp:\t2",
         "label: system_u:system_r:control_t:s0-s0:c0.c1023",
+        "out of memory: 500",
         "variable: localhost,127.0.0.1",
         "inventory: {",
         "sees names and their servers",

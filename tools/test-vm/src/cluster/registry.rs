@@ -129,6 +129,12 @@ impl Registry {
         Ok(self.image(name))
     }
 
+    /// Gives the name of what [`Self::add_tools`] has put there to another image, as who moves
+    /// a tag does. It has a folder `/srv/moved`.
+    pub fn move_tools(&self) -> Result<()> {
+        self.push(TOOLS, &images::tools(&self.programs, "moved")?)
+    }
+
     /// Puts `image` into the registry as `name`, such as `app:1`.
     pub fn push(&self, name: &str, image: &Image) -> Result<()> {
         const LAYOUT: &str = "layout";
