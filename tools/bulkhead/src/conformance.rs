@@ -1,7 +1,7 @@
 //! `bulkhead conformance`: Kubernetes' own tests against a node.
 
 use crate::output;
-use crate::run::{self, Node};
+use crate::run;
 use crate::vm;
 use anyhow::{Context, Result, bail, ensure};
 use buildsys::progress::Progress;
@@ -10,15 +10,16 @@ use buildsys::signals;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
-use test_vm::cluster::{Conformance, Selection};
-use test_vm::{Builder, Disk};
+use test_vm::cluster::{Cluster, Conformance, Place, Selection};
+use test_vm::{Builder, Disk, Reach, Services, TestNetwork};
 
 /// Run Kubernetes' end-to-end tests against a node.
 ///
-/// A control plane is started, the variant's dev twin joins it, and the tests of the same
-/// version of Kubernetes are run from here. Images that they need are made from their
+/// A control plane is started in a network of its own, the variant's dev twin joins it, and
+/// the tests of the same version of Kubernetes are run beside them. Images that they need are made from their
 /// sources; there is nothing that comes from a registry, so tests that want other images
 /// fail. The tests' log and results are in build/conformance.
 #[derive(Debug, clap::Args)]
@@ -52,6 +53,10 @@ pub struct Args {
     json: bool,
 }
 
+/// The node's name.
+const NODE: &str = "node-1";
+/// Some tests compare times of the node with those of the control plane.
+const TIME_SERVER: &str = "\n[settings.ntp]\ntime-servers = [\"10.0.2.2\"]\n";
 /// The package with the tests.
 const PACKAGE: &str = "conformance";
 /// Bytes of the node's disk, most of which are never written.
@@ -94,8 +99,19 @@ pub fn run(args: Args) -> Result<()> {
     let folder = project.build_dir().join("conformance");
     let _lock = run::claim(&folder)?;
     let emulation = vm::prepare(&project, arch, &folder, &progress)?;
-    let node = Node::start(&emulation.emulator, programs, &folder)?;
-    node.cluster.push_conformance_images()?;
+    let of_network = folder.join("network");
+    fs::create_dir_all(&of_network)
+        .with_context(|| format!("cannot create {}", of_network.display()))?;
+    let network = Arc::new(TestNetwork::new(&emulation.emulator, &of_network)?);
+    eprintln!("Starting a Kubernetes control plane.");
+    let cluster = Cluster::start(
+        &emulation.emulator,
+        &programs,
+        &folder.join("cluster"),
+        Place::Network(&network),
+        1,
+    )?;
+    cluster.push_conformance_images()?;
     let mut builder = Builder::new(
         &image,
         &folder,
@@ -106,7 +122,13 @@ pub fn run(args: Args) -> Result<()> {
     builder.disk = Disk::Overlay {
         size: Some(DISK_SIZE),
     };
-    node.join(&mut builder)?;
+    builder.reach = Reach::Shared { network, index: 0 };
+    builder.forwards = vec![cluster.plane.kubelet_forward(0)];
+    builder.services = Services {
+        ntp: Some(0),
+        ..Services::default()
+    };
+    builder.user_data = Some((cluster.node_user_data(NODE) + TIME_SERVER).into_bytes());
     let tests = folder.join("tests");
     let start = |name: &str, focus: &str, dry_run| {
         let selection = Selection {
@@ -114,7 +136,7 @@ pub fn run(args: Args) -> Result<()> {
             skip: &args.skip,
             dry_run,
         };
-        node.cluster.start_conformance(&tests.join(name), selection)
+        cluster.start_conformance(&tests.join(name), selection)
     };
     let chosen = wait(vec![start("list", &args.focus, true)?])?;
     ensure!(
@@ -127,7 +149,7 @@ pub fn run(args: Args) -> Result<()> {
         chosen
     } else {
         let machine = builder.start(&emulation.emulator)?;
-        let plane = &node.cluster.plane;
+        let plane = &cluster.plane;
         machine.wait_until("the node is ready", READY, || {
             // What fails now is tried again.
             let _ = plane.approve_serving_certificates();

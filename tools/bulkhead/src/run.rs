@@ -356,9 +356,8 @@ fn power_off(machine: &mut Machine, console: &mut Console, to: &mut impl Write) 
 }
 
 /// The machine as the only node of a cluster.
-pub struct Node {
-    /// The cluster.
-    pub cluster: Cluster,
+struct Node {
+    cluster: Cluster,
     programs: ClusterPrograms,
     looked: Instant,
     is_ready: bool,
@@ -371,7 +370,7 @@ const NODE_PERIOD: Duration = Duration::from_secs(2);
 
 impl Node {
     /// Starts everything but the machine.
-    pub fn start(emulator: &Emulator, programs: ClusterPrograms, folder: &Path) -> Result<Self> {
+    fn start(emulator: &Emulator, programs: ClusterPrograms, folder: &Path) -> Result<Self> {
         eprintln!("Starting a Kubernetes control plane.");
         let folder = folder.join("cluster");
         let cluster = Cluster::start(emulator, &programs, &folder, Place::Workstation, 1)?;
@@ -384,7 +383,7 @@ impl Node {
     }
 
     /// Has a machine come up as the node; the user data that it has comes on top.
-    pub fn join(&self, builder: &mut Builder) -> Result<()> {
+    fn join(&self, builder: &mut Builder) -> Result<()> {
         builder.reach = Reach::Workstation;
         builder.forwards = vec![self.cluster.plane.kubelet_forward(0)];
         builder.user_data = Some(self.user_data(builder.user_data.as_deref())?);

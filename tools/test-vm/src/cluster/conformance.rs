@@ -227,7 +227,7 @@ impl Cluster {
 /// A configuration in which programs are found by their names.
 fn with_path() -> Config {
     Config {
-        environment: vec!["PATH=/bin".to_string()],
+        environment: vec!["PATH=/usr/bin:/bin".to_string()],
         ..Config::default()
     }
 }
@@ -237,17 +237,14 @@ fn tools(programs: &Programs) -> Result<Layer> {
     applets(programs, &tool_names())
 }
 
-/// The same with bash for a shell: unlike busybox's it hands on variables whose names are
-/// none in a shell, such as `data-1`.
+/// The same with bash where a shell is called without its path: unlike busybox's it hands
+/// on variables whose names are none in a shell, such as `data-1`. With its path it is
+/// busybox's, whose messages a test compares.
 fn tools_with_bash(programs: &Programs) -> Result<Layer> {
-    let names: Vec<&str> = tool_names()
-        .into_iter()
-        .filter(|name| *name != "sh")
-        .collect();
-    let mut layer = applets(programs, &names)?;
+    let mut layer = tools(programs)?;
     add_loader(&mut layer, programs)?;
     add_bash(&mut layer, programs)?;
-    layer.link("bin/sh", "bash")?;
+    layer.link("usr/bin/sh", "/bin/bash")?;
     Ok(layer)
 }
 
