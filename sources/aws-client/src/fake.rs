@@ -19,7 +19,7 @@ const TOLERANCE: u64 = 5 * 60;
 /// The longest head and body that are read.
 const LIMIT: u64 = 64 * 1024;
 
-/// What a service knows, and says to who is right in everything.
+/// A service of one operation: what it knows, and says to who is right in everything.
 #[derive(Clone)]
 pub struct Service {
     /// Its name.
@@ -35,6 +35,23 @@ pub struct Service {
     /// The answer, or the name of a fault and its message.
     pub answer: Result<Value, (String, String)>,
 }
+
+/// Where a service is, and who may ask it.
+#[derive(Clone)]
+pub struct Site {
+    /// Its name.
+    pub host: String,
+    /// The name that signatures have for it.
+    pub service: String,
+    /// Its region.
+    pub region: String,
+    /// Who may ask.
+    pub credentials: Credentials,
+}
+
+/// What is said to an operation, with its interface, that asks this: an answer, or the name
+/// of a fault and its message; nothing where there is no such operation.
+pub type Answers = dyn Fn(&str, &Value) -> Option<Result<Value, (String, String)>> + Send;
 
 /// A service that runs until the process ends.
 pub struct Fake {
@@ -66,6 +83,24 @@ impl Fake {
         service: Service,
         tls: Arc<ServerConfig>,
     ) -> io::Result<Self> {
+        let site = Site {
+            host: service.host,
+            service: service.service,
+            region: service.region,
+            credentials: service.credentials,
+        };
+        let (only, answer) = (service.target, service.answer);
+        let answers = move |target: &str, _: &Value| (target == only).then(|| answer.clone());
+        Self::answering(listener, site, tls, Box::new(answers))
+    }
+
+    /// The same for a service of several operations, whose answers depend on what is asked.
+    pub fn answering(
+        listener: TcpListener,
+        site: Site,
+        tls: Arc<ServerConfig>,
+        answers: Box<Answers>,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = log.clone();
@@ -73,7 +108,7 @@ impl Fake {
             for client in listener.incoming().flatten() {
                 // Who has an answer finds it in the log.
                 let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-                let said = serve(client, &service, tls.clone())
+                let said = serve(client, &site, tls.clone(), &answers)
                     .unwrap_or_else(|error| format!("nothing: {error}"));
                 lines.push(said);
             }
@@ -107,7 +142,12 @@ impl Fake {
 }
 
 /// Answers one request; what was said comes back.
-fn serve(client: TcpStream, service: &Service, tls: Arc<ServerConfig>) -> io::Result<String> {
+fn serve(
+    client: TcpStream,
+    site: &Site,
+    tls: Arc<ServerConfig>,
+    answers: &Answers,
+) -> io::Result<String> {
     const HANDSHAKE: u8 = 0x16;
     let mut first = [0];
     client.peek(&mut first)?;
@@ -115,7 +155,7 @@ fn serve(client: TcpStream, service: &Service, tls: Arc<ServerConfig>) -> io::Re
     if by_proxy {
         let mut reader = BufReader::new(client.try_clone()?);
         let request = read(&mut reader)?;
-        let expected = format!("{}:443", service.host);
+        let expected = format!("{}:443", site.host);
         if (request.method.as_str(), &request.path) != ("CONNECT", &expected) {
             return Err(odd(&format!("{} {}", request.method, request.path)));
         }
@@ -124,10 +164,14 @@ fn serve(client: TcpStream, service: &Service, tls: Arc<ServerConfig>) -> io::Re
     let connection = ServerConnection::new(tls).map_err(io::Error::other)?;
     let mut stream = BufReader::new(StreamOwned::new(connection, client));
     let request = read(&mut stream)?;
-    let (status, answer) = match (judge(&request, service, Time::now()), &service.answer) {
-        (Ok(()), Ok(answer)) => (200, answer.clone()),
-        (Ok(()), Err((kind, message))) => (400, fault(kind, message)),
-        (Err((kind, message)), _) => (400, fault(kind, &message)),
+    let judged = judge(&request, site, Time::now()).and_then(|(target, body)| {
+        let unknown = ("UnknownOperationException", String::new());
+        answers(target, &body).ok_or(unknown)
+    });
+    let (status, answer) = match judged {
+        Ok(Ok(answer)) => (200, answer),
+        Ok(Err((kind, message))) => (400, fault(&kind, &message)),
+        Err((kind, message)) => (400, fault(kind, &message)),
     };
     let text = answer.to_string();
     write!(
@@ -198,8 +242,8 @@ fn odd(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
 }
 
-/// Whether AWS would take a request; if not, why.
-fn judge(request: &Request, service: &Service, now: Time) -> Result<(), Fault> {
+/// What a request that AWS would take is, and asks; if it would not, why.
+fn judge<'a>(request: &'a Request, site: &Site, now: Time) -> Result<(&'a str, Value), Fault> {
     let header = |name: &str| {
         let value = request.headers.get(name).map(String::as_str);
         value.ok_or_else(|| incomplete(&format!("the header {name} is missing")))
@@ -220,7 +264,7 @@ fn judge(request: &Request, service: &Service, now: Time) -> Result<(), Fault> {
         let part = parts.get(name).copied();
         part.ok_or_else(|| incomplete(&format!("{name} is missing")))
     };
-    let credentials = &service.credentials;
+    let credentials = &site.credentials;
     let date = header("x-amz-date")?;
     let time = Time::parse(date).filter(|time| time.compact() == date);
     let time = time.ok_or_else(|| incomplete("the date is written otherwise"))?;
@@ -232,8 +276,8 @@ fn judge(request: &Request, service: &Service, now: Time) -> Result<(), Fault> {
     let expected = format!(
         "{}/{}/{}/aws4_request",
         &date[..8],
-        service.region,
-        service.service
+        site.region,
+        site.service
     );
     expect("the scope", scope, &expected)?;
     if time.0.abs_diff(now.0) > TOLERANCE {
@@ -245,7 +289,7 @@ fn judge(request: &Request, service: &Service, now: Time) -> Result<(), Fault> {
         let message = "the session is another".to_string();
         return Err(("UnrecognizedClientException", message));
     }
-    expect("the host", header("host")?, &service.host)?;
+    expect("the host", header("host")?, &site.host)?;
     expect(
         "the type",
         header("content-type")?,
@@ -273,21 +317,17 @@ fn judge(request: &Request, service: &Service, now: Time) -> Result<(), Fault> {
         payload(&request.body)
     );
     let scope = Scope {
-        region: &service.region,
-        service: &service.service,
+        region: &site.region,
+        service: &site.service,
         time,
     };
     if part("Signature")? != sign(&credentials.secret_key, scope, &canonical) {
         let message = "the signature is another".to_string();
         return Err(("InvalidSignatureException", message));
     }
-    if header("x-amz-target")? != service.target {
-        return Err(("UnknownOperationException", String::new()));
-    }
-    if serde_json::from_slice::<Value>(&request.body).is_err() {
-        return Err(("SerializationException", String::new()));
-    }
-    Ok(())
+    let body = serde_json::from_slice(&request.body);
+    let body = body.map_err(|_| ("SerializationException", String::new()))?;
+    Ok((header("x-amz-target")?, body))
 }
 
 fn incomplete(message: &str) -> Fault {

@@ -9,8 +9,9 @@ use update_repository::{Holders, Keys, NewKey};
 pub struct Args {
     #[command(flatten)]
     new: NewRoot,
-    /// A key of the root: "new", where one is, or its public half (see `repo key`); repeat it
-    /// for several. A new one if not given
+    /// A key of the root: "new", a file with one or with its public half (see `repo key`), or
+    /// where one is, as in aws-kms://[PROFILE]/KEY, aws-ssm://[PROFILE]/PARAMETER or
+    /// file:///PATH; repeat it for several. A new one if not given
     #[arg(long, value_name = "KEY")]
     root_key: Vec<NewKey>,
     /// How many keys of the root have to sign a root.json

@@ -12,8 +12,8 @@ pub struct Args {
     /// Replace the keys of the root, and not those of releases
     #[arg(long)]
     root: bool,
-    /// A key that comes in the place of those that there are: "new", where one is, or its
-    /// public half (see `repo key`); repeat it for several. A new one if not given
+    /// A key that comes in the place of those that there are, as for `repo create`; repeat it
+    /// for several. A new one if not given
     #[arg(long, value_name = "KEY")]
     key: Vec<NewKey>,
     /// How many of them have to sign

@@ -4,8 +4,10 @@
 //! holds the key, or the address at which it is. Those of a `root.json` that waits for
 //! signatures have `.new` after their names until it has them.
 
+mod aws;
 mod draft;
 mod folder;
+mod profiles;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,11 @@
 //! Where keys are, and using them.
 
+use super::aws;
 use anyhow::{Context, Result, bail, ensure};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::Ed25519KeyPair;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,13 +17,27 @@ use tough::key_source::KeySource;
 use tough::schema::key::Key;
 use tough::sign::{Sign, parse_keypair};
 
-type Fault = Box<dyn std::error::Error + Send + Sync + 'static>;
+pub(super) type Fault = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Where a key is, of which this machine can make use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A file that holds it.
     File(PathBuf),
+    /// A key of AWS' KMS, which signs itself.
+    Kms {
+        /// Whose credentials are used, if not those that programs use by themselves.
+        profile: Option<String>,
+        /// Its identity, alias or ARN.
+        key: String,
+    },
+    /// A parameter of AWS' Systems Manager that holds it, encrypted.
+    Ssm {
+        /// As above.
+        profile: Option<String>,
+        /// The parameter's name, from the slash on.
+        parameter: String,
+    },
 }
 
 /// A key that a role is given.
@@ -125,10 +142,10 @@ impl Source {
     pub fn signer(&self) -> Result<Box<dyn Sign>> {
         match self {
             Self::File(path) => {
-                let pair = parse_keypair(&read(path)?)
-                    .with_context(|| format!("{} holds no key", path.display()))?;
-                Ok(Box::new(pair))
+                keypair(&read(path)?).with_context(|| format!("{} holds no key", path.display()))
             }
+            Self::Kms { profile, key } => aws::kms(profile.as_deref(), key),
+            Self::Ssm { profile, parameter } => aws::ssm(profile.as_deref(), parameter),
         }
     }
 }
@@ -137,17 +154,40 @@ impl FromStr for Source {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        match text.split_once("://") {
-            Some(("file", path)) if path.starts_with('/') => Ok(Self::File(PathBuf::from(path))),
-            _ => bail!("{text} is no address of a key such as file:///PATH"),
+        let odd = || {
+            format!(
+                "{text} is no address of a key: file:///PATH, aws-kms://[PROFILE]/KEY or \
+                 aws-ssm://[PROFILE]/PARAMETER"
+            )
+        };
+        let (scheme, rest) = text.split_once("://").with_context(odd)?;
+        let (host, path) = rest.split_once('/').with_context(odd)?;
+        let profile = (!host.is_empty()).then(|| host.to_string());
+        // What other tools write parameters with is of no meaning for reading.
+        let path = path.split('?').next().unwrap_or_default();
+        ensure!(!path.is_empty(), odd());
+        match (scheme, &profile) {
+            ("file", None) => Ok(Self::File(PathBuf::from(rest))),
+            ("aws-kms", _) => Ok(Self::Kms {
+                profile,
+                key: path.to_string(),
+            }),
+            ("aws-ssm", _) => Ok(Self::Ssm {
+                profile,
+                parameter: format!("/{path}"),
+            }),
+            _ => bail!(odd()),
         }
     }
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = |profile: &Option<String>| profile.clone().unwrap_or_default();
         match self {
             Self::File(path) => write!(f, "file://{}", path.display()),
+            Self::Kms { profile, key } => write!(f, "aws-kms://{}/{key}", host(profile)),
+            Self::Ssm { profile, parameter } => write!(f, "aws-ssm://{}{parameter}", host(profile)),
         }
     }
 }
@@ -193,9 +233,48 @@ impl Sign for Shared {
 /// PEM.
 fn public(bytes: &[u8]) -> Option<Key> {
     let text = std::str::from_utf8(bytes).ok()?;
-    serde_json::from_str(text)
-        .ok()
-        .or_else(|| text.parse::<Key>().ok())
+    let key = serde_json::from_str(text).ok();
+    key.or_else(|| text.parse().ok()).map(canonical)
+}
+
+/// The same key, written as `tough` writes it: the identity of a key is that of its text.
+pub(super) fn canonical(mut key: Key) -> Key {
+    match &mut key {
+        Key::Rsa { keyval, .. } => keyval.public = keyval.public.to_vec().into(),
+        Key::Ecdsa { keyval, .. } | Key::EcdsaOld { keyval, .. } => {
+            keyval.public = keyval.public.to_vec().into();
+        }
+        Key::Ed25519 { keyval, .. } => keyval.public = keyval.public.to_vec().into(),
+    }
+    key
+}
+
+/// A private key: of RSA, P-256 or Ed25519, in PKCS #8 or PEM.
+pub(super) fn keypair(bytes: &[u8]) -> Result<Box<dyn Sign>> {
+    // Those of PEM that are not of RSA `tough` does not take.
+    let der = || {
+        let text = std::str::from_utf8(bytes).ok()?.trim();
+        let text = text.strip_prefix("-----BEGIN PRIVATE KEY-----")?;
+        let text = text.strip_suffix("-----END PRIVATE KEY-----")?;
+        let text: String = text.split_whitespace().collect();
+        STANDARD.decode(text).ok()
+    };
+    match (parse_keypair(bytes), der()) {
+        (Ok(pair), _) => Ok(Box::new(pair)),
+        (Err(_), Some(der)) => Ok(Box::new(parse_keypair(&der)?)),
+        (Err(error), None) => Err(error.into()),
+    }
+}
+
+/// Bytes as PEM.
+pub(super) fn pem(tag: &str, bytes: &[u8]) -> String {
+    let text = STANDARD.encode(bytes);
+    let lines = text.as_bytes().chunks(64).map(String::from_utf8_lossy);
+    let lines: Vec<_> = lines.collect();
+    format!(
+        "-----BEGIN {tag}-----\n{}\n-----END {tag}-----\n",
+        lines.join("\n")
+    )
 }
 
 fn draw() -> Result<Vec<u8>> {

@@ -1,6 +1,9 @@
 //! Folders of keys, and people who sign one after the other.
 
+use super::source::pem;
 use super::{Draft, Holders, Keys, NewKey, Progress, Role, Source, public_key};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -309,5 +312,61 @@ fn thresholds_can_be_met() {
     ] {
         let keys = vec![NewKey::Drawn; keys];
         assert_eq!(Holders::new(keys, threshold).is_ok(), is_good);
+    }
+}
+
+#[test]
+fn addresses_of_keys() {
+    for text in [
+        "file:///media/stick/root.key",
+        "aws-kms:///alias/root",
+        "aws-kms://fleet/1234abcd-12ab-34cd-56ef-1234567890ab",
+        "aws-kms:///arn:aws:kms:eu-south-2:111122223333:key/1234",
+        "aws-ssm:///keys/root",
+        "aws-ssm://fleet/keys/root",
+    ] {
+        let source: Source = text.parse().unwrap();
+        assert_eq!(source.to_string(), text);
+    }
+    let read = |text: &str| text.parse::<Source>();
+    assert_eq!(
+        read("aws-ssm://fleet/root?kms-key-id=x").unwrap(),
+        Source::Ssm {
+            profile: Some("fleet".to_string()),
+            parameter: "/root".to_string(),
+        }
+    );
+    for text in [
+        "file://host/x",
+        "https://example.com/key",
+        "aws-kms://fleet",
+        "aws-kms:///",
+        "aws-ssm://fleet/",
+        "root.key",
+    ] {
+        let error = read(text).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{text} is no address of a key")));
+    }
+}
+
+/// The identity of a key is that of its text, and PEM has many.
+#[test]
+fn a_public_half_is_the_same_key_however_it_is_written() {
+    let fixture = fixture();
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+    let private = pair.to_pkcs8v1().unwrap();
+    let private = pem("PRIVATE KEY", private.as_ref());
+    fs::write(fixture.path("p"), private).unwrap();
+    let signer = Source::named(fixture.path("p").to_str().unwrap()).unwrap();
+    let signer = signer.signer().unwrap();
+
+    let public: PublicKeyX509Der = pair.public_key().as_der().unwrap();
+    let public = pem("PUBLIC KEY", public.as_ref());
+    for text in [public.clone(), public.replace('\n', "\r\n")] {
+        fs::write(fixture.path("pub"), text).unwrap();
+        let NewKey::Public(key) = fixture.path("pub").to_str().unwrap().parse().unwrap() else {
+            panic!("it is no public half");
+        };
+        assert_eq!(key.key_id().unwrap(), signer.tuf_key().key_id().unwrap());
     }
 }

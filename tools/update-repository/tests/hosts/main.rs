@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod aws;
 mod disks;
 mod far;
 mod fixture;
