@@ -57,7 +57,8 @@ pub struct Rootfs {
 }
 
 /// Folders that every image has, beside those that packages bring.
-const FOLDERS: [(&str, u32); 17] = [
+const FOLDERS: [(&str, u32); 18] = [
+    ("boot", 0o755),
     ("dev", 0o755),
     ("efi", 0o755),
     ("etc", 0o755),

@@ -38,12 +38,9 @@ impl BootParts {
                 _ => None,
             })
             .collect();
-        root.remove(|path| {
-            is_part(path)
-                || FOLDERS
-                    .iter()
-                    .any(|folder| path == folder.trim_end_matches('/'))
-        });
+        // Agents look into `/boot`, which stays, empty.
+        let emptied = FOLDERS.map(|folder| folder.trim_end_matches('/'));
+        root.remove(|path| is_part(path) || (path != "boot" && emptied.contains(&path)));
         Self { files }
     }
 
