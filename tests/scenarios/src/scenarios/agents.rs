@@ -2,6 +2,7 @@
 //! way of which they and all others are ended in order.
 
 use super::cluster::Node;
+use super::daemonsets;
 use super::pods::Pods;
 use crate::stage::Stage;
 use anyhow::{Context, Result, bail, ensure};
@@ -34,12 +35,15 @@ pub(crate) fn agents(stage: &mut Stage<'_>) -> Result<()> {
     let manifests = manifests
         .replace("TOOLS", &node.cluster.tools())
         .replace("AGENTS", &image);
+    let daemons = daemonsets::manifests(&node.cluster.tools())?;
+    let manifests = [manifests, daemons.join("---\n")].join("---\n");
     node.cluster.plane.apply(&manifests)?;
     let pods = Pods::on(&node, &machine)?;
     images_are_listed(&pods)?;
     connections_are_traced(&pods)?;
     log_is_guarded(&pods)?;
     mounts_are_seen(&pods)?;
+    daemonsets::do_their_work(&pods)?;
     for pod in ["ordinary", "stubborn"] {
         pods.wait_ready(pod)?;
     }

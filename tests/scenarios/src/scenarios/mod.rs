@@ -4,6 +4,7 @@ pub(crate) mod agents;
 pub(crate) mod boot;
 pub(crate) mod bootstrap_containers;
 pub(crate) mod cluster;
+mod daemonsets;
 pub(crate) mod debugging;
 pub(crate) mod diagnostics;
 pub(crate) mod doors;
