@@ -19,7 +19,7 @@ const SHUTDOWN: &str =
     "shutdown-grace-period = \"20s\"\nshutdown-grace-period-for-critical-pods = \"10s\"\n";
 /// Processor seconds from the power button on within which the machine must be off,
 /// although a pod does not want to end.
-const OFF: f64 = 60.0;
+const OFF: f64 = 100.0;
 
 /// Agents of every kind, and a shutdown by the power button in their presence.
 pub(crate) fn agents(stage: &mut Stage<'_>) -> Result<()> {
