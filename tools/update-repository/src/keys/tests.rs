@@ -9,6 +9,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use sysutil::time::Time;
 
+/// What a folder holds after its first rotation.
+const ROTATED: [&str; 5] = [
+    "1.root.json",
+    "2.root.json",
+    "release.key",
+    "root.json",
+    "root.key",
+];
+
 struct Fixture(tempfile::TempDir);
 
 fn fixture() -> Fixture {
@@ -34,6 +43,12 @@ impl Fixture {
         let text = public_key(private.to_str().unwrap(), true).unwrap();
         fs::write(&public, text).unwrap();
         public.to_str().unwrap().parse().unwrap()
+    }
+
+    /// Has the root get a key of its own and somebody's, who has not signed yet.
+    fn draft(&self, keys: &Keys) {
+        let two = Holders::new(vec![NewKey::Drawn, self.person("ada")], 2).unwrap();
+        waits(keys.replace(Role::Root, &two, until(), true).unwrap());
     }
 
     /// Has somebody sign a draft. Says how many signatures that gave.
@@ -98,14 +113,7 @@ fn each_role_gets_another_key() {
         let before = fixture.content();
         keys.rotate(role, &Holders::default(), until()).unwrap();
         let after = fixture.content();
-        let names = [
-            "1.root.json",
-            "2.root.json",
-            "release.key",
-            "root.json",
-            "root.key",
-        ];
-        assert_eq!(fixture.names(), names);
+        assert_eq!(fixture.names(), ROTATED);
         assert_eq!(after["1.root.json"], before["root.json"]);
         assert_eq!(after["2.root.json"], after["root.json"]);
         for (name, of) in [("root.key", Role::Root), ("release.key", Role::Release)] {
@@ -217,14 +225,7 @@ fn two_of_three_people_sign_one_after_the_other() {
     waits(Keys::sign_draft(&folder).unwrap());
     fixture.signs("ada", &path, Some(&root));
     taken(Keys::sign_draft(&folder).unwrap());
-    let names = [
-        "1.root.json",
-        "2.root.json",
-        "release.key",
-        "root.json",
-        "root.key",
-    ];
-    assert_eq!(fixture.names(), names);
+    assert_eq!(fixture.names(), ROTATED);
 }
 
 #[test]
@@ -232,8 +233,7 @@ fn a_draft_is_given_up_with_its_keys() {
     let fixture = fixture();
     let keys = fixture.keys();
     let before = fixture.content();
-    let two = Holders::new(vec![NewKey::Drawn, fixture.person("ada")], 2).unwrap();
-    waits(keys.replace(Role::Root, &two, until(), true).unwrap());
+    fixture.draft(&keys);
     assert_ne!(fixture.content(), before);
     assert_eq!(
         Keys::load(&fixture.path("keys")).unwrap().root(),
@@ -248,8 +248,7 @@ fn a_draft_is_given_up_with_its_keys() {
 fn a_draft_that_was_changed_is_signed_by_nobody() {
     let fixture = fixture();
     let keys = fixture.keys();
-    let two = Holders::new(vec![NewKey::Drawn, fixture.person("ada")], 2).unwrap();
-    waits(keys.replace(Role::Root, &two, until(), true).unwrap());
+    fixture.draft(&keys);
     let path = Keys::draft_path(&fixture.path("keys"));
     let text = fs::read_to_string(&path).unwrap();
     let root = keys.root_path();

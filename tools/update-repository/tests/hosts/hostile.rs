@@ -83,10 +83,10 @@ fn attack_a_server_that_drips() {
 }
 
 /// A disk one of whose partitions is another file.
-pub struct Odd<'a> {
-    pub disk: Files<'a>,
-    pub role: Role,
-    pub file: fn(&Path) -> Result<File>,
+struct Odd<'a> {
+    disk: Files<'a>,
+    role: Role,
+    file: fn(&Path) -> Result<File>,
 }
 
 impl Disk for Odd<'_> {
@@ -128,26 +128,33 @@ fn a_running_slot_that_cannot_be_read_is_fetched() {
     assert_eq!(server.root_bytes(), 600 * BLOCK_SIZE as u64);
 }
 
+/// Sees that no update is prepared where `role` of the disk is what `file` opens, and that
+/// nothing of it can be booted; the host, and what it complains of.
+pub fn cannot_prepare(role: Role, file: fn(&Path) -> Result<File>) -> (Fixture, String) {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let _server = fixture.serve(Manner::Ranges);
+    fixture.done(&[Refresh]);
+    let disk = fixture.disk();
+    let odd = Odd {
+        disk: Files(&disk),
+        role,
+        file,
+    };
+    let error = format!("{:#}", fixture.run_on(odd, Prepare).unwrap_err());
+    assert!(fixture.slot_b_is_empty());
+    assert_eq!(fixture.kernel_images(), ["bulkhead_1.0.0.efi"]);
+    (fixture, error)
+}
+
 #[test]
 fn a_slot_that_takes_no_writes_is_said_and_stays_empty() {
     for role in [Role::Root(Slot::B), Role::Verity(Slot::B)] {
-        let fixture = Fixture::new();
-        fixture.release("2.0.0", 500..1_100);
-        let _server = fixture.serve(Manner::Ranges);
-        fixture.done(&[Refresh]);
-        let disk = fixture.disk();
-        let odd = Odd {
-            disk: Files(&disk),
-            role,
-            file: read_only,
-        };
-        let error = format!("{:#}", fixture.run_on(odd, Prepare).unwrap_err());
+        let (fixture, error) = cannot_prepare(role, read_only);
         assert!(
             error.contains("slot B") && error.contains("writing"),
             "{error}"
         );
-        assert!(fixture.slot_b_is_empty());
-        assert_eq!(fixture.kernel_images(), ["bulkhead_1.0.0.efi"]);
         let status = fixture.status();
         assert_eq!(status.update_state, UpdateState::Available);
         assert_eq!(status.most_recent_command.unwrap().exit_status, Some(1));
