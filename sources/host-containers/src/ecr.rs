@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use aws_client::call::{Call, Way};
 use aws_client::credentials::of_instance;
+use aws_client::region::{is_domain, is_region};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use containerd_client::pull::Credentials;
@@ -11,17 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 use sysutil::time::Time;
 
-/// The domains that registries are in, by partition of AWS.
-const DOMAINS: [&str; 7] = [
-    "amazonaws.com",
-    "amazonaws.com.cn",
-    "amazonaws.eu",
-    "c2s.ic.gov",
-    "cloud.adc-e.uk",
-    "csp.hci.ic.gov",
-    "sc2s.sgov.gov",
-];
-/// Those of registries that have addresses of IPv6, too, each with that of their services.
+/// The domains of registries that have addresses of IPv6, too, each with that of their services.
 const DUAL_STACK: [(&str, &str); 3] = [
     ("on.aws", "api.aws"),
     (
@@ -67,11 +58,7 @@ impl<'a> Registry<'a> {
             .or_else(|| rest.strip_prefix("dkr-"))?
             .split_once('.')?;
         let (region, domain) = rest.split_once('.')?;
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if !is_account || !["ecr", "ecr-fips"].contains(&kind) || region.is_empty() {
-            return None;
-        }
-        if !region.chars().all(plain) {
+        if !is_account || !["ecr", "ecr-fips"].contains(&kind) || !is_region(region) {
             return None;
         }
         let dual_stack = DUAL_STACK
@@ -79,7 +66,7 @@ impl<'a> Registry<'a> {
             .find(|(registries, _)| *registries == domain);
         let service = match dual_stack {
             Some((_, services)) => format!("{kind}.{region}.{services}"),
-            None if DOMAINS.contains(&domain) => format!("api.{kind}.{region}.{domain}"),
+            None if is_domain(domain) => format!("api.{kind}.{region}.{domain}"),
             None => return None,
         };
         Some(Self {

@@ -1,6 +1,7 @@
 //! The question, as a token, and what kubelet reads.
 
 use aws_client::credentials::Found;
+use aws_client::region::domain;
 use aws_client::signature::{EMPTY, Request, Scope};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -68,20 +69,9 @@ pub fn exec_credential(token: &str, expiration: Time, exec_info: Option<&str>) -
     })
 }
 
-/// Where a region's token service is. The domain is that of the region's partition.
+/// Where a region's token service is.
 pub fn host(region: &str) -> String {
-    const DOMAINS: [(&str, &str); 6] = [
-        ("cn-", "amazonaws.com.cn"),
-        ("eu-isoe-", "cloud.adc-e.uk"),
-        ("eusc-", "amazonaws.eu"),
-        ("us-iso-", "c2s.ic.gov"),
-        ("us-isob-", "sc2s.sgov.gov"),
-        ("us-isof-", "csp.hci.ic.gov"),
-    ];
-    let mut domains = DOMAINS.iter();
-    let domain = domains.find(|(prefix, _)| region.starts_with(prefix));
-    let domain = domain.map_or("amazonaws.com", |(_, domain)| domain);
-    format!("sts.{region}.{domain}")
+    format!("sts.{region}.{}", domain(region))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::profiles::Surroundings;
 use super::source::{Fault, canonical, keypair, pem};
 use anyhow::{Context, Result, bail, ensure};
 use aws_client::call::{Call, Way};
+use aws_client::region::domain;
 use aws_client::signature::Credentials;
 use aws_lc_rs::rand::SecureRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey};
@@ -22,15 +23,6 @@ use tough::async_trait;
 use tough::schema::key::Key;
 use tough::sign::Sign;
 
-/// Domains of partitions of AWS, by how the names of their regions begin.
-const DOMAINS: [(&str, &str); 6] = [
-    ("cn-", "amazonaws.com.cn"),
-    ("eusc-", "amazonaws.eu"),
-    ("us-iso-", "c2s.ic.gov"),
-    ("us-isob-", "sc2s.sgov.gov"),
-    ("us-isof-", "csp.hci.ic.gov"),
-    ("eu-isoe-", "cloud.adc-e.uk"),
-];
 const RSA: &str = "RSASSA_PSS_SHA_256";
 const ECDSA: &str = "ECDSA_SHA_256";
 
@@ -117,11 +109,6 @@ impl Service {
             asked => Ok(asked?),
         }
     }
-}
-
-fn domain(region: &str) -> &'static str {
-    let domain = DOMAINS.iter().find(|(start, _)| region.starts_with(start));
-    domain.map_or("amazonaws.com", |(_, domain)| domain)
 }
 
 fn trusted() -> Result<tempfile::NamedTempFile> {
@@ -245,20 +232,6 @@ impl Sign for Kms {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn services_are_in_the_domain_of_their_partition() {
-        for (region, expected) in [
-            ("eu-south-2", "amazonaws.com"),
-            ("us-gov-west-1", "amazonaws.com"),
-            ("cn-north-1", "amazonaws.com.cn"),
-            ("us-iso-east-1", "c2s.ic.gov"),
-            ("us-isob-east-1", "sc2s.sgov.gov"),
-            ("eusc-de-east-1", "amazonaws.eu"),
-        ] {
-            assert_eq!(domain(region), expected, "{region}");
-        }
-    }
 
     #[test]
     fn signatures_of_rsa_have_all_their_bytes() {

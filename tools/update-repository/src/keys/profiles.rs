@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use aws_client::credentials::{of_environment, of_instance};
+use aws_client::region::is_region;
 use aws_client::signature::Credentials;
 use std::collections::BTreeMap;
 use std::fs;
@@ -134,11 +135,7 @@ impl Surroundings {
                 profiles.places()
             )
         })?;
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        ensure!(
-            !region.is_empty() && region.chars().all(plain),
-            "{region:?} is no name of a region"
-        );
+        ensure!(is_region(&region), "{region:?} is no name of a region");
         Ok(Who {
             credentials,
             region,
