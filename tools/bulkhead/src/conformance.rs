@@ -19,9 +19,9 @@ use test_vm::{Builder, Disk, Reach, Services, TestNetwork};
 /// Run Kubernetes' end-to-end tests against a node.
 ///
 /// A control plane is started in a network of its own, the variant's dev twin joins it, and
-/// the tests of the same version of Kubernetes are run beside them. Images that they need are made from their
-/// sources; there is nothing that comes from a registry, so tests that want other images
-/// fail. The tests' log and results are in build/conformance.
+/// the tests of the same version of Kubernetes are run beside them. Images that they need
+/// are made from their sources; there is nothing that comes from a registry, so tests that
+/// want other images fail. The tests' log and results are in build/conformance.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The node's variant

@@ -15,6 +15,7 @@ use crate::stage::{BOOT, Stage, marks};
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use boot_slots::bless::FOLDER;
 use boot_slots::entry::{Entry, Tries};
 use serde_json::{Value, json};
 use std::fs;
@@ -34,8 +35,6 @@ const AGENT: &str = "app=update-agent";
 const UNWELL: f64 = 200.0;
 /// What such a boot is complained of with.
 const COMPLAINT: &str = "kubelet is not healthy";
-/// Where kernel images lie on the EFI system partition.
-const KERNELS: &str = "EFI/Linux";
 /// An argument of the kernel, and what the new version has in its place. Without the CPU
 /// that it is told to keep for the host, kubelet does not start.
 const ONE_CPU: (&str, &str) = ("slab_nomerge", "nr_cpus=1");
@@ -188,7 +187,7 @@ fn try_once(node: &Node, version: &str) -> Result<()> {
     let last = Tries::Counting { left: 1, done: 2 };
     let [new, last] = [Tries::NEW, last].map(|tries| entry.with_tries(tries).to_string());
     let esp = RawDisk::open(&node.disk)?.esp()?;
-    esp.rename(&format!("{KERNELS}/{new}"), &format!("{KERNELS}/{last}"))
+    esp.rename(&format!("{FOLDER}/{new}"), &format!("{FOLDER}/{last}"))
 }
 
 /// Serves a folder for machines that trust the authority of this certificate, whose key

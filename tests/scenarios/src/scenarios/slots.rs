@@ -7,6 +7,7 @@
 
 use crate::stage::{BOOT, Stage, Which, marks};
 use anyhow::{Context, Result, bail, ensure};
+use boot_slots::bless::FOLDER;
 use boot_slots::entry::{Entry, Tries};
 use boot_slots::layout::{Role, Slot};
 use boot_slots::verity;
@@ -18,8 +19,6 @@ use std::path::Path;
 use test_vm::disk::{RawDisk, sparse_copy};
 use test_vm::{Builder, Machine, Wait};
 
-/// Where kernel images lie on the EFI system partition.
-const FOLDER: &str = "EFI/Linux";
 /// Processor seconds of a boot that fails: firmware, loader, kernel, `init`.
 const FAILED_BOOT: f64 = 45.0;
 const FIRST_SLOT: &str = "bulkhead: root verified, slot A";

@@ -9,6 +9,7 @@ use super::set;
 use super::updates::{Image, Updates, activate_and_reboot, command, settled};
 use crate::stage::{BOOT, Stage, Which, marks};
 use anyhow::{Context, Result, bail, ensure};
+use boot_slots::bless::FOLDER;
 use boot_slots::entry::Entry;
 use boot_slots::layout::{Role, Slot};
 use serde_json::{Value, json};
@@ -21,8 +22,6 @@ use test_vm::disk::{RawDisk, sparse_copy};
 use test_vm::write_log::{Action, WriteLog};
 use test_vm::{Disk, Wait};
 
-/// Where kernel images lie on the EFI system partition.
-const KERNELS: &str = "EFI/Linux";
 /// What a disk writes at once, or not at all.
 const SECTOR: u64 = 512;
 /// Power cuts after which the machine is really booted.
@@ -301,7 +300,7 @@ impl<'a> Cuts<'a> {
     fn look_at_kernels(&self, disk: &RawDisk, found: &Found) -> Result<()> {
         let esp = disk.esp()?;
         let mut boots = false;
-        for name in esp.list(KERNELS)? {
+        for name in esp.list(FOLDER)? {
             let Some(entry) = Entry::parse(&name).filter(|entry| !entry.tries.is_exhausted())
             else {
                 continue;
@@ -314,7 +313,7 @@ impl<'a> Cuts<'a> {
             let kernel = fs::read(&image.boot)
                 .with_context(|| format!("cannot read {}", image.boot.display()))?;
             ensure!(
-                esp.read(&format!("{KERNELS}/{name}"))? == kernel,
+                esp.read(&format!("{FOLDER}/{name}"))? == kernel,
                 "{name} is not the kernel image that was released"
             );
             ensure!(

@@ -4,6 +4,7 @@ use super::set;
 use super::slots::{kernel_for, next_version};
 use crate::stage::{BOOT, Stage, Which, marks};
 use anyhow::{Context, Result, bail, ensure};
+use boot_slots::bless::FOLDER;
 use boot_slots::layout::{Role, Slot};
 use boot_slots::verity;
 use serde_json::{Value, json};
@@ -25,8 +26,6 @@ const MEMORY: u64 = 64_000_000;
 /// Where the host says what it has.
 const UPDATER_MEMORY: &str =
     "/sys/fs/cgroup/system.slice/system-update.slice/update@prepare.service/memory.stat";
-/// Where kernel images lie on the EFI system partition.
-const KERNELS: &str = "EFI/Linux";
 /// Processor seconds of three boots that fail: firmware, loader, kernel, `init`.
 const FAILED_BOOTS: f64 = 3.0 * 45.0;
 
@@ -277,7 +276,7 @@ pub(crate) fn bad_disk(stage: &mut Stage<'_>) -> Result<()> {
         start.iter().all(|byte| *byte == 0),
         "slot B says that it holds an image"
     );
-    let kernels = disk.esp()?.list(KERNELS)?;
+    let kernels = disk.esp()?.list(FOLDER)?;
     ensure!(
         kernels.len() == 1 && kernels[0].contains(&updates.old.version),
         "there are kernel images: {kernels:?}"

@@ -6,6 +6,7 @@ use crate::manifest::KernelSection;
 use crate::project::Arch;
 use crate::rootfs::{Content, Rootfs};
 use anyhow::{Context, Result, bail};
+use boot_slots::bless;
 use boot_slots::verity::RootHash;
 use disk_image::authenticode::{self, Signer};
 use disk_image::{cpio, uki};
@@ -197,7 +198,10 @@ pub fn esp_files(
             format!("EFI/systemd/{loader}"),
             sign("the boot loader", &boot_loader)?,
         ),
-        (format!("EFI/Linux/{}", first_entry(version)), kernel_image),
+        (
+            format!("{}/{}", bless::FOLDER, first_entry(version)),
+            kernel_image,
+        ),
         (
             "loader/loader.conf".to_string(),
             LOADER_CONF.as_bytes().to_vec(),
