@@ -170,12 +170,16 @@ impl Machine for Host {
         if purpose == Purpose::State {
             flags |= MsFlags::MS_NOEXEC;
         }
+        let options = match purpose {
+            Purpose::State => "errors=remount-ro".to_string(),
+            Purpose::Data => format!("errors=remount-ro,resuid={KEEPER},resgid={KEEPER}"),
+        };
         mount(
             Some(device),
             target,
             Some("ext4"),
             flags,
-            Some("errors=remount-ro"),
+            Some(options.as_str()),
         )
         .with_context(|| format!("mounting {} at {}", device.display(), target.display()))?;
         let mounted = statvfs(target)
@@ -199,6 +203,12 @@ impl Machine for Host {
         sysutil::console::say(line);
     }
 }
+
+/// Number of the user and of the group, `disk-reserve`, for whom the last percent of the data partition is
+/// kept, instead of root, who may be in a pod. No pod can have it: kubelet takes numbers up to
+/// 2³¹ − 1. The host writes there by its capability `CAP_SYS_RESOURCE`, which counts for
+/// nothing in an overlay; the runtime of host containers, by this group.
+const KEEPER: u32 = u32::MAX - 1;
 
 /// Runs e2fsck. Its exit status is a sum of bits, of which 1 and 2 mean that
 /// everything is well now.

@@ -1,5 +1,5 @@
-//! The doors to a host that has no registry: the images of control and admin that lie in
-//! its root.
+//! The doors to a host that has no registry, and no room on its disk: the images of control
+//! and admin that lie in its root.
 
 use super::debugging::Doors;
 use super::exec::run_in;
@@ -21,6 +21,14 @@ const CLIENT_UNIT: &str = "host-containers@client.service";
 const TWIN: &str = "twin";
 const TWIN_UNIT: &str = "host-containers@twin.service";
 const USER: &str = "jo";
+
+/// A folder of control's on the data partition itself.
+const FOLDER: &str = "/.bottlerocket/host-containers/current";
+/// Takes all room there that is not kept for the host.
+const FILL: &str = "busybox fallocate -l $(df -P -k . | awk 'END { print $4 * 1024 }') most; \
+                    cat /dev/zero > rest; ! echo more > more";
+/// It is still taken; now it is given back.
+const EMPTY: &str = "! echo more > more && rm -f most rest more";
 
 /// What admin has done over SSH: a look into a pod's process, and into the host.
 const LOOK: &str = r#"
@@ -72,13 +80,24 @@ pub(crate) fn doors(stage: &mut Stage<'_>) -> Result<()> {
         "command": ["/usr/bin/bash", "-c", "trap exit TERM; sleep 1000000 & wait"],
     });
     let control = json!({ "enabled": true });
-    // All three want their images imported at once, two of them the same.
-    set(
-        &api,
-        &json!({ "host-containers": { "control": control, CLIENT: client, TWIN: client } }),
-    )?;
+    set(&api, &json!({ "host-containers": { "control": control } }))?;
     host.wait_for(CONTROL, "comes from the root")?;
     host.wait_for(CONTROL, "control runs")?;
+    let calls = host.client();
+    let run = |container: &str, script: &str| -> Result<String> {
+        let (said, status) = run_in(&calls, container, &["sh", "-c", script], None)?;
+        ensure!(
+            status == 0,
+            "in {container} {script:?} ended with {status}: {said}"
+        );
+        Ok(said)
+    };
+    run("control", &format!("cd {FOLDER} && {FILL}"))?;
+    // Both want their images imported at once, which are the same.
+    set(
+        &api,
+        &json!({ "host-containers": { CLIENT: client, TWIN: client } }),
+    )?;
     let mut imports = 0;
     for (unit, runs) in [(CLIENT_UNIT, "client runs"), (TWIN_UNIT, "twin runs")] {
         let said = host.wait_for(unit, runs)?;
@@ -94,15 +113,8 @@ pub(crate) fn doors(stage: &mut Stage<'_>) -> Result<()> {
         &api,
         &json!({ "host-containers": { TWIN: { "enabled": false } } }),
     )?;
-    let calls = host.client();
-    let run = |container: &str, script: &str| -> Result<String> {
-        let (said, status) = run_in(&calls, container, &["sh", "-c", script], None)?;
-        ensure!(
-            status == 0,
-            "in {container} {script:?} ended with {status}: {said}"
-        );
-        Ok(said)
-    };
+    stage.note("two containers were imported and run with a full data partition");
+    run("control", &format!("cd {FOLDER} && {EMPTY}"))?;
     let key = run(
         CLIENT,
         "mkdir -p /root/.ssh && ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519 && \
