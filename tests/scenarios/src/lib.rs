@@ -16,6 +16,7 @@ mod stage;
 
 pub use scenarios::node_update::serve_files_over_tls;
 pub use scenarios::slots::next_version;
+pub use scenarios::updates::command as update_command;
 pub use stage::{Cluster, Setup, Stage, Which};
 
 use anyhow::Result;

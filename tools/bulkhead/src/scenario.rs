@@ -10,8 +10,6 @@ use scenarios::runner::{Outcome, Summary};
 use scenarios::{ALL, Cluster, Scenario, Setup, runner};
 use std::fs::{self, File};
 use std::path::PathBuf;
-use sysutil::time::Time;
-use update_repository::Keys;
 
 /// List the scenarios, or run some: tests that boot images in QEMU.
 ///
@@ -54,9 +52,7 @@ pub fn run(args: Args) -> Result<()> {
     let progress = Progress::new();
     let (variant, twin) = vm::pair(&project, args.variant.as_deref().or(Some(HOST_VARIANT)));
     let arch = args.arch;
-    // Images trust the repository whose keys are there when they are built.
-    let update_keys = project.update_keys_dir();
-    Keys::load_or_create(&update_keys, Time::now().plus(UPDATE_KEYS_GOOD_FOR))?;
+    vm::update_keys(&project)?;
     let variant = vm::image(&project, &variant, arch, !args.no_build, &progress)?;
     let twin = vm::image(&project, &twin, arch, !args.no_build, &progress)?;
     // Kept until the last scenario has run: the store may drop what nobody uses.
@@ -100,7 +96,7 @@ pub fn run(args: Args) -> Result<()> {
         twin,
         next_twin: next_of(&args, args.variant.as_deref().unwrap_or(HOST_VARIANT)),
         node_twin: node_twin(&args),
-        update_keys,
+        update_keys: project.update_keys_dir(),
         cluster,
         folder,
     };
@@ -133,8 +129,6 @@ pub fn run(args: Args) -> Result<()> {
 const HOST_VARIANT: &str = "metal-core";
 /// The variant whose dev twin is the node of a cluster, if none is named.
 const NODE_VARIANT: &str = "metal-k8s-1.36";
-/// How long the root of trust is good that is made when there is none, in seconds.
-const UPDATE_KEYS_GOOD_FOR: u64 = 10 * 365 * 86_400;
 
 fn node_variant(args: &Args) -> &str {
     args.variant.as_deref().unwrap_or(NODE_VARIANT)
@@ -162,25 +156,14 @@ fn ec2_node(args: &Args) -> Result<Box<dyn Fn() -> Result<PathBuf>>> {
     }))
 }
 
-/// What builds the next version of a variant's twin. The version that is the project's stays
-/// the latest.
+/// What builds the next version of a variant's twin.
 fn next_of(args: &Args, variant: &str) -> Box<dyn Fn() -> Result<PathBuf>> {
     let variant = variant.to_string();
     let (arch, build) = (args.arch, !args.no_build);
     Box::new(move || {
         let project = Project::find()?;
-        let progress = Progress::new();
         let (_, twin) = vm::pair(&project, Some(&variant));
-        let mut next = project.clone();
-        next.config.release.version = scenarios::next_version(&project.config.release.version)?;
-        if !build {
-            let folder = project.build_dir().join("images");
-            let folder = folder.join(format!("{twin}-{arch}"));
-            return Ok(folder.join(&next.config.release.version));
-        }
-        let image = vm::image(&next, &twin, arch, true, &progress)?;
-        vm::image(&project, &twin, arch, true, &progress)?;
-        Ok(image)
+        vm::next_image(&project, &twin, arch, build, &Progress::new())
     })
 }
 

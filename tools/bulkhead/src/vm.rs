@@ -13,12 +13,15 @@ use buildsys::sdk::{self, Toolchain};
 use buildsys::store::Store;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use sysutil::time::Time;
 use test_vm::cluster::{Architecture, Programs};
 use test_vm::firmware::{self, Certificates};
 use test_vm::{Acceleration, Emulator};
 
 /// What is appended to a variant's name to name its dev twin.
 const TWIN: &str = "-dev";
+/// How long the root of trust is good that is made when there is none, in seconds.
+const UPDATE_KEYS_GOOD_FOR: u64 = 10 * 365 * 86_400;
 
 /// The emulator, ready to start machines.
 pub struct Emulation {
@@ -104,6 +107,33 @@ pub fn image(
     latest
         .canonicalize()
         .with_context(|| format!("cannot resolve {}", latest.display()))
+}
+
+/// The same of the version after the project's, which stays the latest.
+pub fn next_image(
+    project: &Project,
+    variant: &str,
+    arch: Arch,
+    build: bool,
+    progress: &Progress,
+) -> Result<PathBuf> {
+    let mut next = project.clone();
+    next.config.release.version = scenarios::next_version(&project.config.release.version)?;
+    if !build {
+        let folder = project.build_dir().join("images");
+        let folder = folder.join(format!("{variant}-{arch}"));
+        return Ok(folder.join(&next.config.release.version));
+    }
+    let folder = image(&next, variant, arch, true, progress)?;
+    image(project, variant, arch, true, progress)?;
+    Ok(folder)
+}
+
+/// The keys of update repositories, made if there are none. Images trust the repository
+/// whose keys are there when they are built, so this comes before.
+pub fn update_keys(project: &Project) -> Result<update_repository::Keys> {
+    let good_until = Time::now().plus(UPDATE_KEYS_GOOD_FOR);
+    update_repository::Keys::load_or_create(&project.update_keys_dir(), good_until)
 }
 
 /// The programs that a cluster needs besides its nodes, which the store keeps while

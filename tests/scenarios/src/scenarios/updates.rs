@@ -291,8 +291,9 @@ fn resident(stat: &str) -> u64 {
     own.filter_map(|(_, bytes)| bytes.parse::<u64>().ok()).sum()
 }
 
-/// Runs a command to its end, which must be good.
-pub(super) fn command(machine: &mut Machine, api: &Api, kind: &str, budget: f64) -> Result<Value> {
+/// Runs a command to its end, which must be good, within `budget` processor seconds; the
+/// status then.
+pub fn command(machine: &mut Machine, api: &Api, kind: &str, budget: f64) -> Result<Value> {
     command_while(machine, api, kind, budget, || {})
 }
 

@@ -64,8 +64,8 @@ pub struct Row {
     /// Bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// How many times as much it is as the same of the image, in processor seconds or
-    /// bytes; for what is measured to compare with.
+    /// How many times as much it is, in processor seconds or bytes, as what it is compared
+    /// with: a stock host with the image, a restart into an update with a plain one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<f64>,
 }
@@ -123,6 +123,7 @@ pub fn run(args: Args) -> Result<()> {
     store::remove_tree(&folder)?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let (variant, twin) = vm::pair(&project, args.variant.as_deref());
+    let update_keys = vm::update_keys(&project)?;
 
     let mut rows = Vec::new();
     if !args.no_build {
@@ -148,7 +149,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     rows.extend(boots::measure(&emulation, &image, &folder, args.boots)?);
     if kubernetes.is_ok() {
-        rows.push(updates::kubelet(&emulation.emulator, &image, &folder)?);
+        let next = vm::next_image(&project, &twin, Arch::X86_64, !args.no_build, &progress)?;
         eprintln!("A boot as a node of a cluster …");
         let programs = vm::cluster_programs(&project, &variant, Arch::X86_64, &[], &progress)?;
         let bulkhead = Candidate {
@@ -175,6 +176,16 @@ pub fn run(args: Args) -> Result<()> {
         }
         rows.extend(measured);
         rows.extend(compared);
+        eprintln!("Updates of that node …");
+        let images = (image.as_path(), next.as_path());
+        rows.extend(updates::measure(
+            &emulation,
+            images,
+            &update_keys,
+            &programs,
+            &folder,
+        )?);
+        rows.push(updates::kubelet(&emulation.emulator, &image, &folder)?);
     }
     rows.extend(api::measure(&emulation.emulator, &image, &folder)?);
     rows.extend(sizes(&image)?);

@@ -4,6 +4,7 @@
 use super::{Row, boots};
 use crate::vm::Emulation;
 use anyhow::{Context, Result};
+use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use test_vm::probe::Probe;
 use test_vm::{Builder, Disk, Machine, Reach, TestNetwork};
 
 /// Processor seconds that a step may take.
-const STEP: f64 = 300.0;
+pub const STEP: f64 = 300.0;
 /// Bytes of the node's disk, most of which are never written.
 const DISK_SIZE: u64 = 12 << 30;
 
@@ -33,6 +34,85 @@ pub struct Candidate<'a> {
     pub memory: &'a dyn Fn(&mut Machine) -> Result<u64>,
 }
 
+/// A machine that becomes the first node of a cluster of its own.
+pub struct Node {
+    /// The machine.
+    pub machine: Machine,
+    /// The cluster.
+    pub cluster: Cluster,
+}
+
+impl Node {
+    /// Starts both; the machine is at its power-on when this returns.
+    pub fn start(
+        emulation: &Emulation,
+        candidate: &Candidate<'_>,
+        programs: &Programs,
+        folder: &Path,
+    ) -> Result<Self> {
+        let folder = folder.join(candidate.name);
+        let network = folder.join("network");
+        fs::create_dir_all(&network)
+            .with_context(|| format!("cannot create {}", network.display()))?;
+        let network = Arc::new(TestNetwork::new(&emulation.emulator, &network)?);
+        let cluster = Cluster::start(
+            &emulation.emulator,
+            programs,
+            &folder.join("cluster"),
+            Place::Network(&network),
+            1,
+        )?;
+        let mut builder = Builder::new(
+            candidate.image,
+            &folder,
+            candidate.variables,
+            emulation.acceleration,
+        );
+        builder.disk = Disk::Overlay {
+            size: Some(DISK_SIZE),
+        };
+        builder.forwards = vec![cluster.plane.kubelet_forward(0)];
+        builder.reach = Reach::Shared { network, index: 0 };
+        (candidate.join)(&cluster, &mut builder)?;
+        let machine = builder.start(&emulation.emulator)?;
+        Ok(Self { machine, cluster })
+    }
+
+    /// What the cluster says of it, once it has registered.
+    pub fn object(&self) -> Option<Value> {
+        let nodes = self.cluster.plane.get(&["nodes"]).ok()?;
+        nodes["items"].get(0).cloned()
+    }
+
+    /// What the clocks show.
+    pub fn now(&self) -> Clocks {
+        Clocks {
+            cpu: self.machine.cpu_seconds(),
+            wall: self.machine.wall_seconds(),
+        }
+    }
+}
+
+/// A point in time of a machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    cpu: f64,
+    wall: f64,
+}
+
+impl Clocks {
+    /// Power-on.
+    const START: Self = Self {
+        cpu: 0.0,
+        wall: 0.0,
+    };
+
+    /// The time from then until `end`.
+    pub fn until(self, end: Self, name: &str) -> Row {
+        Row::time(name, end.cpu - self.cpu, end.wall - self.wall)
+    }
+}
+
 /// Boots a candidate as the first node of a cluster; the rows are called after what was
 /// measured alone, and the same for each candidate.
 pub fn measure(
@@ -41,62 +121,25 @@ pub fn measure(
     programs: &Programs,
     folder: &Path,
 ) -> Result<Vec<Row>> {
-    let folder = folder.join(candidate.name);
-    let network = folder.join("network");
-    fs::create_dir_all(&network).with_context(|| format!("cannot create {}", network.display()))?;
-    let network = Arc::new(TestNetwork::new(&emulation.emulator, &network)?);
-    let cluster = Cluster::start(
-        &emulation.emulator,
-        programs,
-        &folder.join("cluster"),
-        Place::Network(&network),
-        1,
-    )?;
-    let plane = &cluster.plane;
-    let mut builder = Builder::new(
-        candidate.image,
-        &folder,
-        candidate.variables,
-        emulation.acceleration,
-    );
-    builder.disk = Disk::Overlay {
-        size: Some(DISK_SIZE),
-    };
-    builder.forwards = vec![plane.kubelet_forward(0)];
-    builder.reach = Reach::Shared { network, index: 0 };
-    (candidate.join)(&cluster, &mut builder)?;
-    let mut machine = builder.start(&emulation.emulator)?;
+    let mut node = Node::start(emulation, candidate, programs, folder)?;
+    let (plane, machine) = (&node.cluster.plane, &node.machine);
     let mut rows = Vec::new();
-    let find = || {
-        let nodes = plane.get(&["nodes"]).ok()?;
-        nodes["items"].get(0).cloned()
-    };
-    let mut mark = |name: &str, machine: &Machine| {
-        rows.push(Row::time(
-            name,
-            machine.cpu_seconds(),
-            machine.wall_seconds(),
-        ));
-    };
-    machine.wait_until("the node has registered", STEP, || find().is_some())?;
-    mark("node: registered", &machine);
+    machine.wait_until("the node has registered", STEP, || node.object().is_some())?;
+    rows.push(Clocks::START.until(node.now(), "node: registered"));
     machine.wait_until("the node is ready", STEP, || {
-        find().is_some_and(|node| has_condition(&node, "Ready"))
+        node.object()
+            .is_some_and(|node| has_condition(&node, "Ready"))
     })?;
-    mark("node: ready", &machine);
+    rows.push(Clocks::START.until(node.now(), "node: ready"));
 
     // The network's agent runs from this image, too, so it is there.
     machine.wait_until("the agents of the cluster run", STEP, || {
         is_running(plane, &["--namespace=kube-system"])
     })?;
-    let before = (machine.cpu_seconds(), machine.wall_seconds());
-    plane.apply(&sleeper("sleeper", &cluster.tools()))?;
+    let before = node.now();
+    plane.apply(&sleeper("sleeper", &node.cluster.tools()))?;
     machine.wait_until("the pod runs", STEP, || is_running(plane, &[]))?;
-    rows.push(Row::time(
-        "node: a pod from an image that is there",
-        machine.cpu_seconds() - before.0,
-        machine.wall_seconds() - before.1,
-    ));
+    rows.push(before.until(node.now(), "node: a pod from an image that is there"));
 
     plane.kubectl(&["delete", "pod", "sleeper"])?;
     plane.kubectl(&["delete", "daemonsets", "--all", "--namespace=kube-system"])?;
@@ -105,18 +148,14 @@ pub fn measure(
             .get(&["pods", "--all-namespaces"])
             .is_ok_and(|pods| pods["items"].as_array().is_some_and(Vec::is_empty))
     })?;
-    let before = (machine.cpu_seconds(), machine.wall_seconds());
-    boots::wait(&machine, boots::SETTLED)?;
-    rows.push(Row::time(
-        "node: idle, without pods",
-        machine.cpu_seconds() - before.0,
-        machine.wall_seconds() - before.1,
-    ));
+    let before = node.now();
+    boots::wait(machine, boots::SETTLED)?;
+    rows.push(before.until(node.now(), "node: idle, without pods"));
     rows.push(Row::size(
         "node: memory in use, without pods",
-        (candidate.memory)(&mut machine)?,
+        (candidate.memory)(&mut node.machine)?,
     ));
-    machine.power_off(STEP)?;
+    node.machine.power_off(STEP)?;
     Ok(rows)
 }
 
