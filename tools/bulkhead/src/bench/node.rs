@@ -40,6 +40,8 @@ pub struct Node {
     pub machine: Machine,
     /// The cluster.
     pub cluster: Cluster,
+    /// Both are in it.
+    _network: Arc<TestNetwork>,
 }
 
 impl Node {
@@ -72,10 +74,16 @@ impl Node {
             size: Some(DISK_SIZE),
         };
         builder.forwards = vec![cluster.plane.kubelet_forward(0)];
-        builder.reach = Reach::Shared { network, index: 0 };
+        builder.reach = Reach::Shared {
+            network: Arc::clone(&network),
+            index: 0,
+        };
         (candidate.join)(&cluster, &mut builder)?;
-        let machine = builder.start(&emulation.emulator)?;
-        Ok(Self { machine, cluster })
+        Ok(Self {
+            machine: builder.start(&emulation.emulator)?,
+            cluster,
+            _network: network,
+        })
     }
 
     /// What the cluster says of it, once it has registered.
