@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Cause {
     /// Nobody has said which cluster the node belongs to.
     NoCluster,
+    /// The container runtime does not run, without which kubelet does not, either.
+    Runtime,
     /// Certificates are of another time than the clock's.
     Clock,
     /// The API server's certificate is not of the authority in the settings.
@@ -114,6 +116,7 @@ impl Cause {
     pub fn about(self) -> &'static str {
         match self {
             Self::NoCluster => "no cluster is configured, so kubelet does not run",
+            Self::Runtime => "the container runtime does not answer",
             Self::Clock => "the clock is wrong, or a certificate's time is over",
             Self::Authority => "the API server's certificate is of another authority",
             Self::Credentials => "the API server refuses the node's credentials",
@@ -130,6 +133,9 @@ impl Cause {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::NoCluster => "see settings.kubernetes, and apiclient report user-data",
+            Self::Runtime => {
+                "see the journal of containerd.service, and settings.container-runtime"
+            }
             Self::Clock => "see settings.ntp, and when the server's certificate ends",
             Self::Authority => "see settings.kubernetes.cluster-certificate",
             Self::Credentials => {

@@ -1,5 +1,6 @@
 //! The node report: why a node of a cluster is not ready, or does not run what it is
-//! given, by what kubelet has said lately and by the room on the data partition.
+//! given, by what kubelet has said lately, by whether the container runtime answers, and by
+//! the room on the data partition.
 //!
 //! A unit makes it when somebody asks, and once a minute; nothing stays in memory. What
 //! is new since the last report, and what is over, is said on the console, since the API
@@ -12,6 +13,7 @@ pub use causes::Cause;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -32,6 +34,9 @@ const SHOWN: usize = 400;
 const FULL: u64 = 1;
 /// kubelet's environment, which is empty where there is no cluster.
 const KUBELET_ENVIRONMENT: &str = "/etc/kubernetes/kubelet/env";
+
+/// Where the container runtime listens.
+const RUNTIME: &str = "/run/containerd/containerd.sock";
 
 /// Why a node is not ready, or does not run what it is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,11 +78,13 @@ pub fn check() -> Result<()> {
     let uptime = std::fs::read_to_string("/proc/uptime").context("reading /proc/uptime")?;
     let mut report = compose(&journal()?, parse_uptime(&uptime)?, free("/var")?);
     let configured = std::fs::metadata(KUBELET_ENVIRONMENT).is_ok_and(|file| file.len() > 0);
-    if !configured {
-        report
-            .troubles
-            .insert(0, Trouble::now(Cause::NoCluster, ""));
-    }
+    let first = match configured {
+        false => Some(Trouble::now(Cause::NoCluster, "")),
+        true => UnixStream::connect(RUNTIME)
+            .err()
+            .map(|error| Trouble::now(Cause::Runtime, &format!("{RUNTIME}: {error}"))),
+    };
+    report.troubles.splice(0..0, first);
     let before = sysutil::fs::read_text_if_present(&path, LIMIT)?.unwrap_or_default();
     // None, or a damaged one: all that is wrong is said once more.
     let before: NodeReport = serde_json::from_str(&before).unwrap_or_default();

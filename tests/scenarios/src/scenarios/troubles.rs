@@ -229,7 +229,8 @@ impl<'a, 'b> Host<'a, 'b> {
     }
 }
 
-fn causes(report: &Value) -> Vec<String> {
+/// What a node report says is wrong.
+pub(super) fn causes(report: &Value) -> Vec<String> {
     let troubles = report["troubles"].as_array().into_iter().flatten();
     troubles
         .filter_map(|trouble| trouble["cause"].as_str().map(str::to_string))
