@@ -35,7 +35,7 @@ pub(crate) fn agents(stage: &mut Stage<'_>) -> Result<()> {
     let manifests = manifests
         .replace("TOOLS", &node.cluster.tools())
         .replace("AGENTS", &image);
-    let daemons = daemonsets::manifests(&node.cluster.tools())?;
+    let daemons = daemonsets::manifests(&image)?;
     let manifests = [manifests, daemons.join("---\n")].join("---\n");
     node.cluster.plane.apply(&manifests)?;
     let pods = Pods::on(&node, &machine)?;

@@ -9,7 +9,7 @@ use super::pods::Pods;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-/// A DaemonSet as its maintainers publish it.
+/// One container of a DaemonSet as its maintainers publish it: its paths and rights.
 struct Daemon {
     name: &'static str,
     /// Paths of the host, and the type that the volume has; empty for none.
@@ -39,8 +39,51 @@ const DAEMONS: &[Daemon] = &[
             echo '{}' > /host/etc/cni/net.d/10-aws.conflist.tmp
             echo '{}' > /host/var/run/aws-node/ipam.json
             echo started >> /host/var/log/aws-routed-eni/ipamd.log
+            # The kernel loads a module for it.
+            busybox ip link add scenario type dummy && busybox ip link delete scenario && echo added
             exec 9> /host/run/xtables.lock && echo locked",
-        said: "confined\nlocked\n",
+        said: "confined\nadded\nlocked\n",
+    },
+    // Beside a driver of volumes that is privileged runs what tells kubelet of it, which is not.
+    Daemon {
+        name: "csi-registrar",
+        paths: &[
+            ("/var/lib/kubelet/plugins/ebs.csi.aws.com", "DirectoryOrCreate"),
+            ("/var/lib/kubelet/plugins_registry", "Directory"),
+            ("/var/lib/kubelet/pod-resources", "Directory"),
+        ],
+        security: r#"{ "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true }"#,
+        script: "cd /host/var/lib/kubelet
+            for folder in plugins/ebs.csi.aws.com plugins_registry; do
+                busybox mkfifo $folder/socket && busybox rm $folder/socket && echo $folder
+            done
+            # kubelet has another service there, and says so.
+            crictl --runtime-endpoint=unix://$PWD/pod-resources/kubelet.sock --timeout=2m version 2>&1 |
+                grep -o 'unknown service' | busybox head -n 1",
+        said: "plugins/ebs.csi.aws.com\nplugins_registry\nunknown service\n",
+    },
+    Daemon {
+        name: "node-exporter",
+        paths: &[("/proc", ""), ("/sys", "")],
+        security: r#"{
+            "allowPrivilegeEscalation": false,
+            "capabilities": { "drop": ["ALL"] },
+            "readOnlyRootFilesystem": true,
+            "runAsNonRoot": true,
+            "runAsUser": 65534
+        }"#,
+        script: "grep -c ' /var ' /host/proc/1/mountinfo",
+        said: "1\n",
+    },
+    // Reads logs, keeps beside them how far it is, and asks the runtime whose they are.
+    Daemon {
+        name: "log-agent",
+        paths: &[("/run/containerd/containerd.sock", "Socket"), ("/var/log", "")],
+        security: "{}",
+        script: "echo 1 > /host/var/log/flb_kube.db && busybox rm /host/var/log/flb_kube.db && echo kept
+            crictl --runtime-endpoint=unix:///host/run/containerd/containerd.sock --timeout=2m version 2>&1 |
+                grep -o containerd",
+        said: "kept\ncontainerd\n",
     },
     // Neither privileged nor ordinary: a type of its own and some capabilities. Its first
     // container copies a program to the host and starts it in the host's mounts.
