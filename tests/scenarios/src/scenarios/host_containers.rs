@@ -251,7 +251,11 @@ pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
         set(&api, &json!({ "host-containers": { "broken": broken } }))
     };
     broken(true)?;
-    host.wait_for(BROKEN, "/srv/nothing")?;
+    // It has ended by the time that it is asked.
+    host.0.wait_until("the broken one says why", SAID, || {
+        host.journal(&format!("--unit={BROKEN}"))
+            .is_ok_and(|said| said.contains("/srv/nothing"))
+    })?;
     broken(false)?;
     host.wait_until_inactive(BROKEN)?;
     let (bundles, _) = exec::run_in(&host.client(), "admin", &["ls", BUNDLES], None)?;
