@@ -177,7 +177,10 @@ fn on_instance_store(machine: &Machine) -> Result<()> {
     }
     // Before that a power-off would be a failure of its start.
     machine.wait_until("kubelet has begun", BOOT, || {
-        probe.stat("/sys/fs/cgroup/kubepods.slice").is_ok()
+        ["burstable", "besteffort"].into_iter().all(|class| {
+            let group = format!("/sys/fs/cgroup/kubepods.slice/kubepods-{class}.slice");
+            probe.stat(&group).is_ok()
+        })
     })?;
     is_running(machine, &mut probe)?;
     let api = Api::at(&machine.api_socket());
