@@ -154,7 +154,8 @@ impl Place<'_> {
     }
 }
 
-/// A pod called `name` that waits, of an image whose entry is a shell.
+/// A pod called `name` that waits, of an image whose entry is a shell. It asks for the little
+/// room that it takes, so that others are evicted first when a disk is full.
 pub fn sleeper(name: &str, image: &str) -> String {
     format!(
         r#"apiVersion: v1
@@ -166,6 +167,7 @@ spec:
   - name: sleeper
     image: {image}
     args: ["-c", "trap exit TERM; sleep 1000000 & wait"]
+    resources: {{ requests: {{ ephemeral-storage: 1Mi }} }}
 "#
     )
 }
