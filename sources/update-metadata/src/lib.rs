@@ -103,15 +103,20 @@ impl Manifest {
     }
 
     /// Adds a release, and lets hosts of its variant and architecture go up to its
-    /// `max_version`.
+    /// `max_version`, or as far as they could before if that is further. Releases that were
+    /// recalled by then are taken out: a higher limit would offer them again.
     pub fn release(&mut self, update: Update) -> Result<(), ManifestError> {
-        let (variant, arch, max) = (
-            update.variant.clone(),
-            update.arch.clone(),
-            update.max_version.clone(),
-        );
+        let (variant, arch) = (update.variant.clone(), update.arch.clone());
+        let is_of_kind = |other: &Update| other.variant == variant && other.arch == arch;
+        let before = self.updates.iter().filter(|other| is_of_kind(other));
+        let before = before.map(|other| other.max_version.clone()).max();
+        let max = before.max(Some(update.max_version.clone()));
         self.push(update)?;
-        self.limit(&variant, &arch, &max);
+        self.updates
+            .retain(|other| !is_of_kind(other) || other.version <= other.max_version);
+        if let Some(max) = max {
+            self.limit(&variant, &arch, &max);
+        }
         Ok(())
     }
 
@@ -208,6 +213,46 @@ mod tests {
         let recalled = "1.0.0".to_string().try_into().unwrap();
         assert_eq!(manifest.limit("metal-core", "x86_64", &recalled), 2);
         assert_eq!(limits(&manifest), ["1.0.0", "2.0.0", "1.0.0"]);
+    }
+
+    /// A manifest of these versions, released one after the other.
+    fn released(versions: &[&str]) -> Manifest {
+        let mut manifest = Manifest::default();
+        for version in versions {
+            add(&mut manifest, version);
+        }
+        manifest
+    }
+
+    fn add(manifest: &mut Manifest, version: &str) {
+        let mut update: Update = serde_json::from_value(update(version)).unwrap();
+        update.max_version = update.version.clone();
+        manifest.release(update).unwrap();
+    }
+
+    fn versions_and_limits(manifest: &Manifest) -> Vec<(String, String)> {
+        let updates = manifest.updates().iter();
+        updates
+            .map(|update| (update.version.to_string(), update.max_version.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn a_release_of_an_older_version_recalls_nothing() {
+        let manifest = released(&["1.0.0", "1.1.0", "1.0.5"]);
+        for (_, limit) in versions_and_limits(&manifest) {
+            assert_eq!(limit, "1.1.0");
+        }
+    }
+
+    #[test]
+    fn a_release_after_a_recall_does_not_offer_what_was_recalled() {
+        let mut manifest = released(&["1.0.0", "1.1.0"]);
+        let good = "1.0.0".to_string().try_into().unwrap();
+        manifest.limit("metal-core", "x86_64", &good);
+        add(&mut manifest, "1.2.0");
+        let expected = ["1.0.0", "1.2.0"].map(|version| (version.into(), "1.2.0".into()));
+        assert_eq!(versions_and_limits(&manifest), expected);
     }
 
     #[test]

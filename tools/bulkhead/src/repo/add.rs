@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long)]
     at_once: bool,
     /// When the release begins, as in 2026-11-28T10:20:30Z; now if not given
-    #[arg(long)]
+    #[arg(long, conflicts_with = "at_once")]
     start: Option<String>,
 }
 
