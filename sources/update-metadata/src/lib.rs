@@ -109,14 +109,12 @@ impl Manifest {
         let (variant, arch) = (update.variant.clone(), update.arch.clone());
         let is_of_kind = |other: &Update| other.variant == variant && other.arch == arch;
         let before = self.updates.iter().filter(|other| is_of_kind(other));
-        let before = before.map(|other| other.max_version.clone()).max();
-        let max = before.max(Some(update.max_version.clone()));
+        let limits = before.map(|other| other.max_version.clone());
+        let max = limits.fold(update.max_version.clone(), Ord::max);
         self.push(update)?;
         self.updates
             .retain(|other| !is_of_kind(other) || other.version <= other.max_version);
-        if let Some(max) = max {
-            self.limit(&variant, &arch, &max);
-        }
+        self.limit(&variant, &arch, &max);
         Ok(())
     }
 

@@ -93,11 +93,7 @@ pub fn image(
         };
         return Ok(image::build(project, &request, progress)?.folder);
     }
-    let latest = project
-        .build_dir()
-        .join("images")
-        .join(format!("{variant}-{arch}"))
-        .join("latest");
+    let latest = images(project, variant, arch).join("latest");
     if !latest.join("disk.img").is_file() {
         bail!(
             "there is no image of {variant} in {}; leave out --no-build, or run `bulkhead build --variant {variant}`",
@@ -109,7 +105,13 @@ pub fn image(
         .with_context(|| format!("cannot resolve {}", latest.display()))
 }
 
-/// The same of the version after the project's, which stays the latest.
+/// The folder with a folder for each version of a variant's image.
+fn images(project: &Project, variant: &str, arch: Arch) -> PathBuf {
+    let images = project.build_dir().join("images");
+    images.join(format!("{variant}-{arch}"))
+}
+
+/// The folder of the image of the version after the project's, which stays the latest.
 pub fn next_image(
     project: &Project,
     variant: &str,
@@ -120,9 +122,7 @@ pub fn next_image(
     let mut next = project.clone();
     next.config.release.version = scenarios::next_version(&project.config.release.version)?;
     if !build {
-        let folder = project.build_dir().join("images");
-        let folder = folder.join(format!("{variant}-{arch}"));
-        return Ok(folder.join(&next.config.release.version));
+        return Ok(images(project, variant, arch).join(&next.config.release.version));
     }
     let folder = image(&next, variant, arch, true, progress)?;
     image(project, variant, arch, true, progress)?;
