@@ -112,6 +112,12 @@ impl Project {
     pub fn build_dir(&self) -> PathBuf {
         self.root.join("build")
     }
+
+    /// Where images of a variant go, each in a folder called after its version.
+    pub fn images_dir(&self, variant: &str, arch: Arch) -> PathBuf {
+        let images = self.build_dir().join("images");
+        images.join(format!("{variant}-{arch}"))
+    }
 }
 
 /// The user's folders by the XDG base directory rules.

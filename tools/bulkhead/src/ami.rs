@@ -84,8 +84,7 @@ pub fn run(args: Args) -> Result<()> {
         "{variant} is not for EC2: name one that is, such as --variant aws-k8s-1.36"
     );
     let description = inspect::latest(&project, variant, args.image.arch)?;
-    let folder = project.build_dir().join("images");
-    let folder = folder.join(format!("{variant}-{}", args.image.arch));
+    let folder = project.images_dir(variant, args.image.arch);
     let file = folder.join(&description.version).join("disk.img");
     let data_size = match args.data_size {
         Some(size) => size,

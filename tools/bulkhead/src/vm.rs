@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use buildsys::fetch::Fetcher;
-use buildsys::image::{self, BuildRequest};
+use buildsys::image::{self, BuildRequest, inspect};
 use buildsys::keys::{Keys, Role};
 use buildsys::lock::{FetchOptions, Lock};
 use buildsys::manifest::Name;
@@ -93,7 +93,7 @@ pub fn image(
         };
         return Ok(image::build(project, &request, progress)?.folder);
     }
-    let latest = images(project, variant, arch).join("latest");
+    let latest = inspect::latest_folder(project, variant, arch);
     if !latest.join("disk.img").is_file() {
         bail!(
             "there is no image of {variant} in {}; leave out --no-build, or run `bulkhead build --variant {variant}`",
@@ -103,12 +103,6 @@ pub fn image(
     latest
         .canonicalize()
         .with_context(|| format!("cannot resolve {}", latest.display()))
-}
-
-/// The folder with a folder for each version of a variant's image.
-fn images(project: &Project, variant: &str, arch: Arch) -> PathBuf {
-    let images = project.build_dir().join("images");
-    images.join(format!("{variant}-{arch}"))
 }
 
 /// The folder of the image of the version after the project's, which stays the latest.
@@ -122,7 +116,8 @@ pub fn next_image(
     let mut next = project.clone();
     next.config.release.version = scenarios::next_version(&project.config.release.version)?;
     if !build {
-        return Ok(images(project, variant, arch).join(&next.config.release.version));
+        let images = project.images_dir(variant, arch);
+        return Ok(images.join(&next.config.release.version));
     }
     let folder = image(&next, variant, arch, true, progress)?;
     image(project, variant, arch, true, progress)?;

@@ -10,11 +10,7 @@ use std::path::PathBuf;
 
 /// The folder of the latest image of a variant.
 pub fn latest_folder(project: &Project, variant: &str, arch: Arch) -> PathBuf {
-    project
-        .build_dir()
-        .join("images")
-        .join(format!("{variant}-{arch}"))
-        .join("latest")
+    project.images_dir(variant, arch).join("latest")
 }
 
 /// The description of the latest image of a variant.

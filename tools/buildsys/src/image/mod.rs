@@ -125,11 +125,8 @@ pub fn build(project: &Project, request: &BuildRequest, progress: &Progress) -> 
 
 /// `build/images/<variant>-<arch>/<version>`.
 fn place(project: &Project, plan: &Plan<'_>) -> PathBuf {
-    let folder = format!("{}-{}", plan.variant().name, plan.packages().arch());
     project
-        .build_dir()
-        .join("images")
-        .join(folder)
+        .images_dir(plan.variant().name.as_str(), plan.packages().arch())
         .join(&project.config.release.version)
 }
 
