@@ -170,6 +170,9 @@ const DEACTIVATE: Action = Action {
 
 /// How many looks may fail for another reason than that a command is running.
 const MOST_FAILURES: u32 = 5;
+/// How many looks in a row may find that nothing is running and nothing has ended. A command
+/// that was killed leaves that behind.
+const MOST_SILENCE: u32 = 10;
 
 impl Action {
     /// Starts it and waits until it is done; gives back the status then.
@@ -181,12 +184,15 @@ impl Action {
             Err(error) => return Err(error),
         };
         context.send("POST", self.uri, None)?;
-        let mut failures = 0;
+        let (mut failures, mut silence) = (0, 0);
         for _ in 0..self.looks {
             thread::sleep(self.interval);
             let (status, shown) = match look(context) {
                 Ok(found) => found,
-                Err(error) if refused_with(&error, 423) => continue,
+                Err(error) if refused_with(&error, 423) => {
+                    silence = 0;
+                    continue;
+                }
                 Err(error) => {
                     failures += 1;
                     if failures >= MOST_FAILURES {
@@ -198,10 +204,19 @@ impl Action {
                     continue;
                 }
             };
-            let Some(recent) = &status.most_recent_command else {
+            let recent = (status.most_recent_command.as_ref())
+                .filter(|recent| before.as_ref() != Some(&recent.timestamp));
+            let Some(recent) = recent else {
+                silence += 1;
+                if silence >= MOST_SILENCE {
+                    bail!(
+                        "{} ended without saying how; the journal of the host's updater may tell",
+                        self.what
+                    );
+                }
                 continue;
             };
-            if recent.cmd_type != self.command || before.as_ref() == Some(&recent.timestamp) {
+            if recent.cmd_type != self.command {
                 continue;
             }
             if recent.cmd_status == UpdateCommandStatus::Success {
@@ -365,6 +380,18 @@ mod tests {
                 vec![old.clone(), started.clone(), locked.clone()],
                 Err("looking for updates is not done after 0.007 s"),
                 9,
+            ),
+            (
+                "ended without a word",
+                99,
+                [
+                    vec![old.clone(), started.clone()],
+                    same(&old, 9),
+                    vec![locked.clone(), old.clone()],
+                ]
+                .concat(),
+                Err("looking for updates ended without saying how"),
+                22,
             ),
             (
                 "failed",
