@@ -1,20 +1,26 @@
 //! The EFI system partition, mounted where nobody else looks, and what the boot
 //! loader says about itself.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use boot_slots::layout::Role;
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount, umount};
 
 const PLACE: &str = "/run/bulkhead/esp";
+/// Held by whoever has it mounted.
+const LOCK: &str = "/run/bulkhead/esp.lock";
 const VARIABLES: &str = "/sys/firmware/efi/efivars";
 /// Vendor of the boot loader interface's variables.
 const LOADER: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
-/// The mounted partition; unmounted when dropped.
+/// The mounted partition; unmounted when dropped. One program has it at a time, and others
+/// wait: what an update renames and what a boot blesses are names in one folder.
 pub struct Esp {
     mounted: bool,
+    _lock: Flock<File>,
 }
 
 impl Esp {
@@ -22,6 +28,10 @@ impl Esp {
     pub fn mount() -> Result<Esp> {
         let (_, device) = crate::storage::open_partition(Role::Esp)?;
         std::fs::create_dir_all(PLACE).with_context(|| format!("making the folder {PLACE}"))?;
+        let lock = File::create(LOCK).with_context(|| format!("opening {LOCK}"))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusive)
+            .map_err(|(_, error)| error)
+            .with_context(|| format!("locking {LOCK}"))?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(
             Some(&device),
@@ -31,7 +41,10 @@ impl Esp {
             Some("umask=0077"),
         )
         .with_context(|| format!("mounting {} at {PLACE}", device.display()))?;
-        Ok(Esp { mounted: true })
+        Ok(Esp {
+            mounted: true,
+            _lock: lock,
+        })
     }
 
     /// Its folder.
