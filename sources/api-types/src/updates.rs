@@ -1,5 +1,7 @@
 //! Updates, as the update operator of Bottlerocket knows them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// `GET /updates/status`.
@@ -18,6 +20,10 @@ pub struct UpdateStatus {
     pub staging_partition: Option<SlotStatus>,
     /// What was done last, and how it went.
     pub most_recent_command: Option<UpdateCommandResult>,
+    /// Versions that did not complete a boot here, and what the boot complained of. Not a
+    /// field of Bottlerocket's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub given_up: BTreeMap<String, String>,
 }
 
 /// How far an update is.

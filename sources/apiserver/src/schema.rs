@@ -216,8 +216,9 @@ pub(crate) fn update_status() -> Value {
             "active_partition": or_none(slot()),
             "staging_partition": or_none(slot()),
             "most_recent_command": or_none(command),
+            "given_up": text_by_name(),
         }),
-        &[],
+        &["given_up"],
     )
 }
 

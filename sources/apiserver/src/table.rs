@@ -698,21 +698,22 @@ pub static ROUTES: &[Route] = &[
     },
     Route {
         path: "/actions/prepare-update",
-        summary: "Puts the chosen update into the slot that does not run. 404 if there is none, \
-                  409 while one is to boot next or what runs has not completed its boot.",
+        summary: "Puts the chosen update into the slot that does not run. 409 unless the state \
+                  is Available or Staged, and while what runs has not completed its boot; 404 \
+                  if the last look for updates chose none.",
         handle: handler!(|app, _request| updates::command(app, "prepare").await),
         ..UPDATE
     },
     Route {
         path: "/actions/activate-update",
-        summary: "Makes the prepared update boot next. 404 if there is none.",
+        summary: "Makes the prepared update boot next. 409 unless the state is Staged.",
         handle: handler!(|app, _request| updates::command(app, "activate").await),
         ..UPDATE
     },
     Route {
         path: "/actions/deactivate-update",
-        summary: "Makes what runs boot next, and leaves the update prepared. 404 if there is \
-                  none, 409 if it is not to boot next.",
+        summary: "Makes what runs boot next, and leaves the update prepared. 409 unless the \
+                  state is Ready and the update does not run yet.",
         handle: handler!(|app, _request| updates::command(app, "deactivate").await),
         ..UPDATE
     },

@@ -9,7 +9,8 @@
 //! the other still points to, so a second name is never removed but set aside,
 //! under a name that the boot loader does not look at.
 
-use crate::entry::{Entry, Tries, is_version};
+use crate::entry::{Entry, PREFIX, Tries, is_version};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -56,24 +57,29 @@ pub enum EspError {
 /// The images on the partition mounted at `esp`, in boot order. A missing folder
 /// holds none.
 pub fn list(esp: &Path) -> Result<Vec<Entry>, EspError> {
-    let folder = esp.join(FOLDER);
+    let names = names(&esp.join(FOLDER))?;
+    let mut entries: Vec<_> = names.iter().filter_map(|name| Entry::parse(name)).collect();
+    entries.sort_by(Entry::boot_order);
+    Ok(entries)
+}
+
+/// Names of the files in a folder; those of ours are text.
+fn names(folder: &Path) -> Result<Vec<String>, EspError> {
     let failed = |source| EspError::Io {
         action: "list",
-        path: folder.clone(),
+        path: folder.to_path_buf(),
         source,
     };
-    let files = match fs::read_dir(&folder) {
+    let files = match fs::read_dir(folder) {
         Ok(files) => files,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(failed(error)),
     };
-    let mut entries = Vec::new();
+    let mut names = Vec::new();
     for file in files {
-        let name = file.map_err(failed)?.file_name();
-        entries.extend(name.to_str().and_then(Entry::parse));
+        names.extend(file.map_err(failed)?.file_name().into_string());
     }
-    entries.sort_by(Entry::boot_order);
-    Ok(entries)
+    Ok(names)
 }
 
 /// Opens the image of `version` for reading.
@@ -102,6 +108,11 @@ pub fn bless(esp: &Path, version: &str) -> Result<(), EspError> {
 /// Puts the image of `version` behind all others: it failed too often.
 pub fn demote(esp: &Path, version: &str) -> Result<(), EspError> {
     set_tries(esp, version, Tries::EXHAUSTED)
+}
+
+/// Keeps the image of `version` from booting, without holding anything against it.
+pub fn withhold(esp: &Path, version: &str) -> Result<(), EspError> {
+    set_tries(esp, version, Tries::WITHHELD)
 }
 
 /// Gives the image of `version` its tries: it is the next to boot when it is the
@@ -169,48 +180,66 @@ pub fn stage(esp: &Path, version: &str, image: &[u8]) -> Result<(), EspError> {
     }
 }
 
-/// Gives a staged image its name, exhausted, so that it does not boot before
+/// Gives a staged image its name, withheld, so that it does not boot before
 /// [`activate`] is called.
 pub fn publish(esp: &Path, version: &str) -> Result<(), EspError> {
     let folder = esp.join(FOLDER);
     let staged = staged_path(&folder, version)?;
     if staged.exists() {
-        let entry = Entry::blessed(version).with_tries(Tries::EXHAUSTED);
-        rename(
-            &folder,
-            &format!("bulkhead_{version}{STAGED_SUFFIX}"),
-            &entry.to_string(),
-        )?;
+        let entry = Entry::blessed(version).with_tries(Tries::WITHHELD);
+        rename(&folder, &staged_name(version), &entry.to_string())?;
     }
-    set_tries(esp, version, Tries::EXHAUSTED)
+    withhold(esp, version)
 }
 
-/// Removes the image of `version`, staged or not.
-pub fn forget(esp: &Path, version: &str) -> Result<(), EspError> {
+/// Removes all images but that of `version`, and what was left half written.
+pub fn forget_all_but(esp: &Path, version: &str) -> Result<(), EspError> {
     let folder = esp.join(FOLDER);
-    let staged = staged_path(&folder, version)?;
-    if staged.exists() {
-        remove(&staged)?;
+    let entries = list(esp)?;
+    for staged in staged_versions(&folder)? {
+        let name = staged_name(&staged);
+        // A cut while it was published may have left a second name for the same clusters.
+        if entries.iter().any(|entry| entry.version == staged) {
+            rename(&folder, &name, &unused_aside_name(&folder, &staged))?;
+        } else {
+            remove(&folder.join(name))?;
+        }
     }
-    match demote(esp, version) {
-        Ok(()) => {}
-        Err(EspError::NoImage { .. }) => return Ok(()),
-        Err(error) => return Err(error),
+    let others: BTreeSet<_> = (entries.iter())
+        .map(|entry| &*entry.version)
+        .filter(|other| *other != version)
+        .collect();
+    for other in others {
+        withhold(esp, other)?;
+        let entry = Entry::blessed(other).with_tries(Tries::WITHHELD);
+        remove(&folder.join(entry.to_string()))?;
     }
-    let entry = Entry::blessed(version).with_tries(Tries::EXHAUSTED);
-    remove(&folder.join(entry.to_string()))?;
     sync_folder(&folder)
 }
 
+/// The versions of which an image was staged and not published.
+fn staged_versions(folder: &Path) -> Result<Vec<String>, EspError> {
+    let version = |name: String| {
+        let name = name.strip_suffix(STAGED_SUFFIX)?;
+        let version = name.strip_prefix(PREFIX)?;
+        is_version(version).then(|| version.to_string())
+    };
+    Ok(names(folder)?.into_iter().filter_map(version).collect())
+}
+
 fn unused_aside_name(folder: &Path, version: &str) -> String {
-    let mut names = (1..).map(|number| format!("bulkhead_{version}.aside-{number}"));
+    let mut names = (1..).map(|number| format!("{PREFIX}{version}.aside-{number}"));
     let unused = names.find(|name| !folder.join(name).exists());
     unused.expect("a folder has fewer files than there are numbers")
 }
 
+fn staged_name(version: &str) -> String {
+    format!("{PREFIX}{version}{STAGED_SUFFIX}")
+}
+
 fn staged_path(folder: &Path, version: &str) -> Result<PathBuf, EspError> {
     if is_version(version) {
-        Ok(folder.join(format!("bulkhead_{version}{STAGED_SUFFIX}")))
+        Ok(folder.join(staged_name(version)))
     } else {
         Err(EspError::Version(version.to_string()))
     }
@@ -285,10 +314,7 @@ mod tests {
     }
 
     fn names(esp: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(esp.join(FOLDER))
-            .unwrap()
-            .map(|file| file.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names = super::names(&esp.join(FOLDER)).unwrap();
         names.sort();
         names
     }
@@ -298,7 +324,7 @@ mod tests {
     fn renames_whatever_a_cut_left() {
         type Action = fn(&Path, &str) -> Result<(), EspError>;
         let other = "bulkhead_1.efi";
-        let rows: [(&[&str], Action, &[&str]); 10] = [
+        let rows: [(&[&str], Action, &[&str]); 12] = [
             (
                 &["bulkhead_2+2-1.efi", other],
                 bless,
@@ -332,6 +358,12 @@ mod tests {
                 &[other, "bulkhead_2+3.efi"],
             ),
             (&["bulkhead_2+3.efi"], activate, &["bulkhead_2+3.efi"]),
+            (&["bulkhead_2+3.efi"], withhold, &["bulkhead_2+0.efi"]),
+            (
+                &["bulkhead_2+3.efi", "bulkhead_2+0.efi"],
+                withhold,
+                &["bulkhead_2+0.efi", "bulkhead_2.aside-1"],
+            ),
             (
                 &[
                     "bulkhead_2+3.efi",
@@ -385,7 +417,7 @@ mod tests {
         assert_eq!(list(esp.path()).unwrap(), [Entry::blessed("1")]);
         publish(esp.path(), "2").unwrap();
         publish(esp.path(), "2").unwrap();
-        assert_eq!(names(esp.path()), ["bulkhead_1.efi", "bulkhead_2+0-3.efi"]);
+        assert_eq!(names(esp.path()), ["bulkhead_1.efi", "bulkhead_2+0.efi"]);
         assert_eq!(list(esp.path()).unwrap()[0], Entry::blessed("1"));
         activate(esp.path(), "2").unwrap();
         assert_eq!(list(esp.path()).unwrap()[0].to_string(), "bulkhead_2+3.efi");
@@ -393,8 +425,34 @@ mod tests {
             fs::read(esp.path().join(FOLDER).join("bulkhead_2+3.efi")).unwrap(),
             b"kernel"
         );
-        forget(esp.path(), "2").unwrap();
+        forget_all_but(esp.path(), "1").unwrap();
         assert_eq!(names(esp.path()), ["bulkhead_1.efi"]);
+    }
+
+    #[test]
+    fn what_was_left_half_written_is_forgotten() {
+        let esp = esp(&[
+            "bulkhead_1.efi",
+            "bulkhead_1.aside-1",
+            "bulkhead_2.new",
+            "bulkhead_3.new",
+            "bulkhead_3+0.efi",
+            "bulkhead_4+3.efi",
+            "bulkhead_4+2-1.efi",
+            "note.new",
+        ]);
+        let left = [
+            "bulkhead_1.aside-1",
+            "bulkhead_1.efi",
+            // They may be what was removed under their other name.
+            "bulkhead_3.aside-1",
+            "bulkhead_4.aside-1",
+            "note.new",
+        ];
+        for _ in 0..2 {
+            forget_all_but(esp.path(), "1").unwrap();
+            assert_eq!(names(esp.path()), left);
+        }
     }
 
     #[test]

@@ -15,7 +15,8 @@ use core::fmt;
 /// Tries that a new image gets.
 pub const NEW_TRIES: u32 = 3;
 
-const PREFIX: &str = "bulkhead_";
+/// How the name of every image begins.
+pub const PREFIX: &str = "bulkhead_";
 const SUFFIX: &str = ".efi";
 
 /// Where an image stands in boot counting.
@@ -33,7 +34,7 @@ pub enum Tries {
 }
 
 impl Tries {
-    /// What a demoted image has.
+    /// What an image has that failed too often.
     pub const EXHAUSTED: Self = Self::Counting {
         left: 0,
         done: NEW_TRIES,
@@ -45,9 +46,18 @@ impl Tries {
         done: 0,
     };
 
+    /// An image that is not to boot, and was not tried: it waits to be activated, or has
+    /// stood back for an older one.
+    pub const WITHHELD: Self = Self::Counting { left: 0, done: 0 };
+
     /// Whether the boot loader puts it behind all others.
     pub fn is_exhausted(self) -> bool {
         matches!(self, Self::Counting { left: 0, .. })
+    }
+
+    /// Whether it is behind all others because its tries failed.
+    pub fn has_failed(self) -> bool {
+        self.is_exhausted() && self != Self::WITHHELD
     }
 }
 

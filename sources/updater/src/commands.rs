@@ -3,10 +3,13 @@
 //! Each holds the lock, reads the record, holds it against the disk, and is admitted or
 //! refused; only then does it begin. What it came to is written down with the state, so
 //! that whoever waits sees both at once.
+//!
+//! What is to boot is decided by names on the EFI system partition alone, and whatever a cut
+//! of power leaves there is what the next look finds.
 
 use std::fs::{File, OpenOptions};
-use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use api_types::{
@@ -16,19 +19,21 @@ use api_types::{
 use boot_slots::layout::Role;
 use boot_slots::record::BootRecord;
 use boot_slots::verity::{RootHash, Tree};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use sysutil::fs::{read_limited, read_text_if_present, write_atomic};
 use sysutil::os_release::OsRelease;
 use sysutil::time::Time;
+use tokio::signal::unix::{SignalKind, signal};
 use update_metadata::{Host as Chooser, Update, Version, VersionLock};
 
 use crate::connect::Connector;
 use crate::kernel_image;
 use crate::repository::Repository;
 use crate::slot::{self, Disk};
-use crate::state::{Facts, Outcome, Record, Refusal, StagedImage, State};
+use crate::state::{Facts, Outcome, Record, Refusal, StagedImage};
 
 /// Settings, as the API server renders them.
 const SETTINGS: &str = "etc/bulkhead/updates.toml";
@@ -40,6 +45,9 @@ const SEEN: &str = "var/lib/bulkhead/updates/metadata";
 const LIMIT: u64 = 4 * 1024 * 1024;
 /// The largest hash tree: what the partition takes.
 const TREE_MAX: u64 = boot_slots::layout::VERITY_SIZE;
+/// How often, and how far apart, the lock is tried before another command is said to hold it.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The host that is updated.
 pub struct Host<D> {
@@ -53,8 +61,6 @@ pub struct Host<D> {
     pub version: String,
     /// Root hash of the image that runs.
     pub root_hash: RootHash,
-    /// The kernel's name for this boot.
-    pub boot_id: String,
 }
 
 /// `settings.updates`.
@@ -90,7 +96,7 @@ impl<D: Disk> Host<D> {
         command: UpdateCommand,
         begun: impl FnOnce(Result<(), &Refusal>) -> Result<()>,
     ) -> Result<Result<Ended, Refusal>> {
-        let Some(_lock) = self.lock()? else {
+        let Some(_lock) = self.lock_soon()? else {
             begun(Err(&Refusal::Busy))?;
             return Ok(Err(Refusal::Busy));
         };
@@ -101,7 +107,7 @@ impl<D: Disk> Host<D> {
         }
         begun(Ok(()))?;
         let done = match command {
-            UpdateCommand::Refresh => self.refresh(&mut record),
+            UpdateCommand::Refresh => self.refresh(&mut record, &facts),
             UpdateCommand::Prepare => self.prepare(&mut record),
             UpdateCommand::Activate => self.activate(&mut record),
             UpdateCommand::Deactivate => self.deactivate(&mut record),
@@ -117,9 +123,7 @@ impl<D: Disk> Host<D> {
     /// Brings what is told about updates up to date after a boot. Nothing is done where
     /// nobody ever asked for updates.
     pub fn settle(&self) -> Result<()> {
-        let Some(_lock) = self.lock()? else {
-            return Ok(());
-        };
+        let _lock = self.lock()?;
         if !self.root.join(UPDATE_STATUS).exists() {
             return Ok(());
         }
@@ -127,50 +131,68 @@ impl<D: Disk> Host<D> {
         self.save(&record, &facts)
     }
 
-    fn refresh(&self, record: &mut Record) -> Result<()> {
+    fn refresh(&self, record: &mut Record, facts: &Facts) -> Result<()> {
         let found = self.settings().and_then(|settings| {
-            let repository = runtime()?.block_on(self.repository(&settings))?;
             let chooser = self.chooser(&settings, record)?;
-            let manifest = repository.manifest();
-            let available = manifest.available(&chooser);
-            let available = available
-                .iter()
-                .map(|update| update.version.clone())
-                .collect();
-            let chosen = manifest.choose(&chooser, Time::now());
-            Ok((available, chosen.map(|update| update.version.clone())))
+            let repository = wait_for(self.repository(&settings))?;
+            Ok((repository, chooser))
         });
-        match found {
-            Ok((available, chosen)) => {
-                record.refreshed(available, chosen);
-                Ok(())
-            }
+        let (repository, chooser) = match found {
+            Ok(found) => found,
             Err(error) => {
                 record.refresh_failed();
-                Err(error)
+                return Err(error);
             }
+        };
+        let manifest = repository.manifest();
+        let available = manifest.available(&chooser);
+        let is_offered = |image: &StagedImage| {
+            (available.iter()).any(|update| {
+                let root_hash = update.root_hash.as_deref();
+                update.version == image.version && root_hash == Some(&image.root_hash)
+            })
+        };
+        let waiting = record.waiting(facts).filter(|image| !is_offered(image));
+        if let Some(version) = waiting.map(|image| image.version.to_string()) {
+            self.withdraw(&version)?;
+            tracing::warn!(version, "the prepared update is not offered any more");
+            record.staged = None;
         }
+        let chosen = manifest.choose(&chooser, Time::now());
+        let version = |update: &Update| update.version.clone();
+        record.refreshed(
+            available.iter().map(|update| version(update)).collect(),
+            chosen.map(version),
+        );
+        Ok(())
     }
 
     fn prepare(&self, record: &mut Record) -> Result<()> {
         let settings = self.settings()?;
-        let runtime = runtime()?;
-        let repository = runtime.block_on(self.repository(&settings))?;
+        let repository = wait_for(self.repository(&settings))?;
         let update = self.chosen(&repository, &settings, record)?;
         let root_hash: RootHash = (update.root_hash.as_deref())
             .with_context(|| format!("the manifest has no root hash for {}", update.version))?
             .parse()
             .with_context(|| format!("the root hash of {}", update.version))?;
-        let version = update.version.to_string();
+        let image = StagedImage {
+            version: update.version.clone(),
+            root_hash: root_hash.to_string(),
+        };
+        if record.staged.as_ref() == Some(&image) {
+            tracing::info!(version = %image.version, "it is prepared already");
+            return Ok(());
+        }
+        let version = image.version.to_string();
 
         let running = slot::running_slot(&self.disk, &self.root_hash)?;
         let target = running.other();
-        let tree = runtime.block_on(repository.read(&update.images.hash, TREE_MAX))?;
+        let tree = wait_for(repository.read(&update.images.hash, TREE_MAX))?;
         let tree = Tree::read(&tree, &root_hash)
             .with_context(|| format!("checking {}", update.images.hash.as_str()))?;
 
         // What was in the other slot is no image any more, before its slot is touched.
-        record.state = State::Available;
+        record.staged = None;
         self.save(record, &self.facts()?)?;
         self.forget_others()?;
 
@@ -180,11 +202,17 @@ impl<D: Disk> Host<D> {
             tracing::warn!("no blocks are taken from the running slot: {error}");
         }
         let file = repository.file(&update.images.root)?;
-        let filling = slot::fill(&self.disk, target, &tree, old.as_ref().ok(), file);
-        let filled = runtime.block_on(filling)?;
+        let filled = wait_for(slot::fill(
+            &self.disk,
+            target,
+            &tree,
+            old.as_ref().ok(),
+            file,
+        ))?;
         tracing::info!(
             version,
             blocks = filled.blocks,
+            kept = filled.kept,
             copied = filled.copied,
             fetched = filled.fetched,
             "slot {target} is filled"
@@ -195,52 +223,40 @@ impl<D: Disk> Host<D> {
         let release = (version.as_str(), &root_hash);
         let images = &update.images;
         let fetching = kernel_image::fetch(&self.disk, &self.version, &repository, images, release);
-        let image = runtime.block_on(fetching)?;
+        let kernel_image = wait_for(fetching)?;
         self.disk.with_esp(|esp| {
-            boot_slots::bless::stage(esp, &version, &image)?;
+            boot_slots::bless::stage(esp, &version, &kernel_image)?;
             boot_slots::bless::publish(esp, &version)?;
             Ok(())
         })?;
-        record.state = State::Staged {
-            image: StagedImage {
-                version: update.version.clone(),
-                root_hash: root_hash.to_string(),
-            },
-        };
+        record.staged = Some(image);
         Ok(())
     }
 
     fn activate(&self, record: &mut Record) -> Result<()> {
-        let image = (record.state.staged())
-            .context("nothing is prepared")?
-            .clone();
+        let image = record.staged.as_ref().context("nothing is prepared")?;
         let version = image.version.to_string();
-        // First, so that a boot that comes in between finds the state that knows of it.
-        record.ready_in_boot = Some(self.boot_id.clone());
-        record.state = State::Ready { image };
-        self.save(record, &self.facts()?)?;
         self.disk.with_esp(|esp| {
             boot_slots::bless::activate(esp, &version)?;
             let first = boot_slots::bless::list(esp)?.into_iter().next();
             // An older version comes first only when the running one does not.
             if first.is_some_and(|entry| entry.version == self.version) {
-                boot_slots::bless::demote(esp, &self.version)?;
+                boot_slots::bless::withhold(esp, &self.version)?;
             }
             Ok(())
         })
     }
 
     fn deactivate(&self, record: &mut Record) -> Result<()> {
-        let image = (record.state.staged())
-            .context("nothing is prepared")?
-            .clone();
-        let version = image.version.to_string();
-        record.ready_in_boot = None;
-        record.state = State::Staged { image };
-        self.save(record, &self.facts()?)?;
+        let image = record.staged.as_ref().context("nothing is prepared")?;
+        self.withdraw(&image.version.to_string())
+    }
+
+    /// Has the running version boot next, and not this one.
+    fn withdraw(&self, version: &str) -> Result<()> {
         self.disk.with_esp(|esp| {
             boot_slots::bless::bless(esp, &self.version)?;
-            boot_slots::bless::demote(esp, &version)?;
+            boot_slots::bless::withhold(esp, version)?;
             Ok(())
         })
     }
@@ -255,9 +271,7 @@ impl<D: Disk> Host<D> {
                 "the running version {} would not boot again: the other slot is left alone",
                 self.version
             );
-            for entry in entries.iter().filter(|entry| entry.version != self.version) {
-                boot_slots::bless::forget(esp, &entry.version)?;
-            }
+            boot_slots::bless::forget_all_but(esp, &self.version)?;
             Ok(())
         })
     }
@@ -394,7 +408,6 @@ impl<D: Disk> Host<D> {
             is_blessed: boot_record.is_blessed(&self.root_hash),
             entries,
             other_slot: other.map(|superblock| superblock.uuid.simple().to_string()),
-            boot_id: self.boot_id.clone(),
             complaint: self.complaint(),
         })
     }
@@ -406,7 +419,31 @@ impl<D: Disk> Host<D> {
     }
 
     /// One command at a time. The lock ends with the process, whatever ends that.
-    fn lock(&self) -> Result<Option<Flock<File>>> {
+    fn lock(&self) -> Result<Flock<File>> {
+        let (file, path) = self.lock_file()?;
+        Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, error)| error)
+            .with_context(|| format!("locking {}", path.display()))
+    }
+
+    /// The lock, unless another command holds it. Whoever asks whether one does has it for a
+    /// moment, too.
+    fn lock_soon(&self) -> Result<Option<Flock<File>>> {
+        let (mut file, path) = self.lock_file()?;
+        for _ in 0..LOCK_TRIES {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Some(lock)),
+                Err((unlocked, Errno::EWOULDBLOCK)) => file = unlocked,
+                Err((_, error)) => {
+                    return Err(error).with_context(|| format!("locking {}", path.display()));
+                }
+            }
+            std::thread::sleep(LOCK_PAUSE);
+        }
+        Ok(None)
+    }
+
+    fn lock_file(&self) -> Result<(File, PathBuf)> {
         let path = self.root.join(UPDATE_LOCK);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)
@@ -418,11 +455,7 @@ impl<D: Disk> Host<D> {
             .write(true)
             .open(&path)
             .with_context(|| format!("opening {}", path.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(lock)),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, error)) => Err(error).with_context(|| format!("locking {}", path.display())),
-        }
+        Ok((file, path))
     }
 }
 
@@ -453,18 +486,19 @@ fn now() -> String {
     )
 }
 
-/// All work is done by one thread: it is the disk and the network that take the time.
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
+/// Does what may take long, unless the process is told to stop: then what it came to is
+/// written down like that of any command. All of it is done by one thread, for it is the disk
+/// and the network that take the time.
+fn wait_for<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("starting a runtime")
-}
-
-/// The kernel's name for this boot.
-pub fn boot_id(root: &Path) -> Result<String> {
-    let path = root.join("proc/sys/kernel/random/boot_id");
-    let text = read_text_if_present(&path, 64)?;
-    let text = text.with_context(|| format!("{} is missing", path.display()))?;
-    Ok(text.trim().to_string())
+        .context("starting a runtime")?;
+    runtime.block_on(async {
+        let mut stop = signal(SignalKind::terminate()).context("listening for signals")?;
+        tokio::select! {
+            done = work => done,
+            _ = stop.recv() => bail!("stopped before it was done, as when the host shuts down"),
+        }
+    })
 }

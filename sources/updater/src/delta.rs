@@ -23,6 +23,8 @@ pub enum Source {
     Zeros,
     /// It is this block of what is here.
     Here(u32),
+    /// It is in its place already.
+    InPlace,
     /// The repository.
     Repository,
 }
@@ -65,10 +67,10 @@ impl Plan {
         &self.sources
     }
 
-    /// A block could not be had from where it was expected.
-    pub fn fetch_instead(&mut self, block: usize) {
+    /// A block comes from elsewhere than was planned.
+    pub fn take_instead(&mut self, block: usize, from: Source) {
         if let Some(source) = self.sources.get_mut(block) {
-            *source = Source::Repository;
+            *source = from;
         }
     }
 
@@ -135,7 +137,7 @@ mod tests {
             };
             (0..BLOCKS)
                 .step_by(gap as usize)
-                .for_each(|block| plan.fetch_instead(block as usize));
+                .for_each(|block| plan.take_instead(block as usize, Source::Repository));
             let ranges = plan.ranges();
             let is_apart = |pair: &[Range<u64>]| pair[0].end <= pair[1].start;
             assert!(ranges.windows(2).all(is_apart), "{gap}: {ranges:?}");
@@ -158,13 +160,13 @@ mod tests {
             sources: vec![Source::Zeros; 100],
         };
         for block in [3, 20, 60, 61] {
-            plan.fetch_instead(block);
+            plan.take_instead(block, Source::Repository);
         }
         assert_eq!(plan.ranges(), [3..21, 60..62]);
         // The widest gap that is fetched with what it lies between, and one that is wider.
-        plan.fetch_instead(78);
+        plan.take_instead(78, Source::Repository);
         assert_eq!(plan.ranges(), [3..21, 60..79]);
-        plan.fetch_instead(96);
+        plan.take_instead(96, Source::Repository);
         assert_eq!(plan.ranges(), [3..21, 60..79, 96..97]);
         assert_eq!(
             Plan {

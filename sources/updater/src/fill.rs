@@ -35,6 +35,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Filled {
     /// Blocks of the file.
     pub blocks: u64,
+    /// Of these, in their place already.
+    pub kept: u64,
     /// Of these, copied from what was here.
     pub copied: u64,
     /// Bytes of the file that the repository sent.
@@ -116,7 +118,7 @@ impl<'a, P: Place> Filling<'a, P> {
         let mut block = vec![0; BLOCK_SIZE];
         for at in 0..self.digests.len() {
             let from = match self.plan.sources()[at] {
-                Source::Repository => continue,
+                Source::Repository | Source::InPlace => continue,
                 Source::Zeros => None,
                 Source::Here(from) => Some(from),
             };
@@ -129,7 +131,7 @@ impl<'a, P: Place> Filling<'a, P> {
                         .is_ok_and(|here| here.read_exact_at(&mut block, from).is_ok())
                         && hash_block(&block) == self.digests[at];
                     if !is_there {
-                        self.plan.fetch_instead(at);
+                        self.plan.take_instead(at, Source::Repository);
                         continue;
                     }
                     self.filled.get_mut().copied += 1;
@@ -140,6 +142,25 @@ impl<'a, P: Place> Filling<'a, P> {
             self.place.get_mut().put(&block[..length], offset)?;
         }
         Ok(())
+    }
+
+    /// Leaves what would be fetched and is in `place` already, as an update that was broken off
+    /// left it there.
+    pub fn keep(&mut self, place: &(impl ReadAt + ?Sized)) {
+        let mut block = vec![0; BLOCK_SIZE];
+        for at in 0..self.digests.len() {
+            if self.plan.sources()[at] != Source::Repository {
+                continue;
+            }
+            let offset = at as u64 * BLOCK;
+            let length = self.length_at(offset);
+            block[length..].fill(0);
+            let is_read = place.read_exact_at(&mut block[..length], offset).is_ok();
+            if is_read && hash_block(&block) == self.digests[at] {
+                self.plan.take_instead(at, Source::InPlace);
+                self.filled.get_mut().kept += 1;
+            }
+        }
     }
 
     /// Fetches the rest, after which the file is whole.
@@ -254,7 +275,7 @@ impl<'a, P: Place> Filling<'a, P> {
         let mut block = Vec::with_capacity(BLOCK_SIZE);
         while !part.is_whole() {
             match body.next().await {
-                Ok(Some(piece)) => self.keep(piece, &mut block, part)?,
+                Ok(Some(piece)) => self.put(piece, &mut block, part)?,
                 Ok(None) => return Ok(Ended::Broken(None)),
                 Err(error) => return Ok(Ended::Broken(Some(error))),
             }
@@ -263,7 +284,7 @@ impl<'a, P: Place> Filling<'a, P> {
     }
 
     /// Puts what a piece makes whole in place; the rest waits in `block`.
-    fn keep(&self, mut piece: Bytes, block: &mut Vec<u8>, part: &mut Part) -> Result<()> {
+    fn put(&self, mut piece: Bytes, block: &mut Vec<u8>, part: &mut Part) -> Result<()> {
         let mut filled = self.filled.get();
         filled.fetched += piece.len() as u64;
         self.filled.set(filled);

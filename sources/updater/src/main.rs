@@ -10,7 +10,7 @@ use boot_slots::layout::Role;
 use clap::{Parser, Subcommand};
 use system_config::esp::Esp;
 use system_config::image::Image;
-use updater::commands::{Ended, Host, boot_id};
+use updater::commands::{Ended, Host};
 use updater::connect::Connector;
 use updater::slot::Disk;
 
@@ -48,7 +48,6 @@ fn run(command: &Command) -> Result<()> {
         connector: Connector::of_host(Path::new("/")),
         version: image.version,
         root_hash: image.root,
-        boot_id: boot_id(Path::new("/"))?,
     };
     let command = match command {
         Command::Refresh => UpdateCommand::Refresh,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::TryStreamExt;
+use sysutil::time::Time;
 use tough::schema::Target;
 use tough::{RepositoryLoader, TargetName as ToughName};
 use update_metadata::{Manifest, TargetName};
@@ -48,6 +49,7 @@ impl Repository {
         let targets = folder(targets)?;
         std::fs::create_dir_all(seen)
             .with_context(|| format!("making the folder {}", seen.display()))?;
+        forget_time_ahead(seen)?;
         let loader = RepositoryLoader::new(&root, folder(metadata)?, targets.clone());
         let http = Http(connector.clone());
         let loaded = (loader.transport(http).datastore(seen).load()).await;
@@ -134,6 +136,26 @@ fn folder(address: &str) -> Result<Url> {
     }
     text.push('/');
     Url::parse(&text).with_context(|| format!("{address} is no address"))
+}
+
+/// `tough` takes nothing any more once the clock is behind the time that it saw last, which it
+/// keeps in this file. A clock that was ahead and is right again would stop updates until that
+/// time comes: the clock is believed, as it is for when metadata expires. That metadata is not
+/// older than what was seen is known by its versions.
+fn forget_time_ahead(seen: &Path) -> Result<()> {
+    let path = seen.join("latest_known_time.json");
+    let Some(text) = sysutil::fs::read_text_if_present(&path, 256)? else {
+        return Ok(());
+    };
+    let time = Time::parse(&text);
+    if time.is_some_and(|time| time <= Time::now()) {
+        return Ok(());
+    }
+    tracing::warn!(
+        time = text.trim(),
+        "the clock was ahead when updates were looked for last"
+    );
+    std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))
 }
 
 #[cfg(test)]

@@ -75,6 +75,7 @@ pub async fn fill(
     let mut filling = Filling::new(&root, image.length, tree.digests(), here)?;
     let source = disk.partition(Role::Root(slot.other()))?;
     filling.copy(&source).with_context(in_slot)?;
+    filling.keep(&root);
     filling.fetch(&mut image.server).await?;
     let (_, filled) = filling.done();
 

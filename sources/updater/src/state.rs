@@ -1,51 +1,36 @@
-//! How far an update is: the states, what leads from one to another, and how that is kept.
+//! How far an update is: the states, what leads from one to another, and what is kept.
 //!
-//! Nothing here touches the disk. What a state says about the disk is not believed after
-//! a restart: [`Record::reconcile`] holds it against what is really there.
+//! ```text
+//!          refresh finds one         prepare              activate
+//!   Idle ───────────────────> Available ───────> Staged ───────────> Ready
+//!    ^                         ^    ^               │ ^  deactivate    │
+//!    │ refresh finds none      │    └───────────────┤ └────────────────┤
+//!    ├─────────────────────────┘  recalled, or lost │                  │ reboot
+//!    │                                              │                  │
+//!    └──────────────────────────────────────────────┴──────────────────┘
+//!                     the new image is blessed, or given up
+//! ```
+//!
+//! - `Idle`: there is nothing to install.
+//! - `Available`: an update can be prepared.
+//! - `Staged`: an image lies in the other slot, whole and verified, and does not boot.
+//! - `Ready`: that image boots next, on trial; or it is running and has not proved itself yet.
+//!
+//! Refreshing is allowed in every state. Preparing is allowed in `Staged`, too: what is chosen
+//! then takes the place of what was staged.
+//!
+//! Nothing here touches the disk. What was staged is kept, and held against the disk by
+//! [`Record::reconcile`]. Whether it boots next is not kept but seen in the order in which the
+//! boot loader takes images, so that a cut of power cannot come between the two.
 
 use std::collections::BTreeMap;
 
 use api_types::{
     SlotStatus, UpdateCommand, UpdateCommandResult, UpdateImage, UpdateState, UpdateStatus,
 };
-use boot_slots::entry::Entry;
+use boot_slots::entry::{Entry, Tries};
 use serde::{Deserialize, Serialize};
 use update_metadata::Version;
-
-/// How far an update is.
-///
-/// ```text
-///          refresh finds one         prepare              activate
-///   Idle ───────────────────> Available ───────> Staged ───────────> Ready
-///    ^                            ^                 ^  deactivate      │
-///    │ refresh finds none         │                 └──────────────────┤
-///    ├────────────────────────────┘                                    │ reboot
-///    │                  the new image is blessed, or given up          │
-///    └─────────────────────────────────────────────────────────────────┘
-/// ```
-///
-/// Refreshing is allowed in every state; in `Staged` and `Ready` it changes what is known
-/// about the repository and not what is staged. Preparing is allowed in `Staged`, too: what
-/// is chosen then takes the place of what was staged.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "state")]
-pub enum State {
-    /// There is nothing to install.
-    Idle,
-    /// An update can be prepared.
-    Available,
-    /// An image lies in the other slot, whole and verified, and does not boot.
-    Staged {
-        /// It.
-        image: StagedImage,
-    },
-    /// The image in the other slot boots next, on trial; or it is running and has not
-    /// proved itself yet.
-    Ready {
-        /// It.
-        image: StagedImage,
-    },
-}
 
 /// What was put into the other slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,9 +50,9 @@ pub enum Refusal {
     /// The state does not allow it.
     #[error("not allowed: {0}")]
     State(String),
-    /// There is nothing that it could be done with.
-    #[error("there is no {0}")]
-    Nothing(&'static str),
+    /// There is nothing that could be prepared.
+    #[error("there is no update to prepare")]
+    Nothing,
 }
 
 impl Refusal {
@@ -76,26 +61,7 @@ impl Refusal {
         match self {
             Self::Busy => 423,
             Self::State(_) => 409,
-            Self::Nothing(_) => 404,
-        }
-    }
-}
-
-impl State {
-    /// What was staged.
-    pub fn staged(&self) -> Option<&StagedImage> {
-        match self {
-            Self::Idle | Self::Available => None,
-            Self::Staged { image } | Self::Ready { image } => Some(image),
-        }
-    }
-
-    fn name(&self) -> UpdateState {
-        match self {
-            Self::Idle => UpdateState::Idle,
-            Self::Available => UpdateState::Available,
-            Self::Staged { .. } => UpdateState::Staged,
-            Self::Ready { .. } => UpdateState::Ready,
+            Self::Nothing => 404,
         }
     }
 }
@@ -111,17 +77,14 @@ pub struct Facts {
     pub entries: Vec<Entry>,
     /// The first half of the root hash of the image in the other slot, in hex.
     pub other_slot: Option<String>,
-    /// The kernel's name for this boot.
-    pub boot_id: String,
     /// What the last boot that was given up complained of, and its version.
     pub complaint: Option<(String, String)>,
 }
 
 impl Facts {
-    fn tries_left(&self, version: &Version) -> Option<bool> {
-        let version = version.to_string();
+    fn tries(&self, version: &str) -> Option<Tries> {
         let mut entries = (self.entries.iter()).filter(|entry| entry.version == version);
-        entries.next().map(|entry| !entry.tries.is_exhausted())
+        entries.next().map(|entry| entry.tries)
     }
 
     fn holds(&self, image: &StagedImage) -> bool {
@@ -135,14 +98,11 @@ impl Facts {
 }
 
 /// What is kept on the state partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// How far an update is.
-    #[serde(flatten)]
-    pub state: State,
-    /// The boot in which the state became `Ready`.
+    /// What lies in the other slot, whole and verified, or runs from there on trial.
     #[serde(default)]
-    pub ready_in_boot: Option<String>,
+    pub staged: Option<StagedImage>,
     /// Versions of the last refresh, newest first.
     #[serde(default)]
     pub available: Vec<Version>,
@@ -157,19 +117,6 @@ pub struct Record {
     pub last: Option<UpdateCommandResult>,
 }
 
-impl Default for Record {
-    fn default() -> Self {
-        Self {
-            state: State::Idle,
-            ready_in_boot: None,
-            available: Vec::new(),
-            chosen: None,
-            given_up: BTreeMap::new(),
-            last: None,
-        }
-    }
-}
-
 /// What became of an update between two looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -182,34 +129,49 @@ pub enum Outcome {
 }
 
 impl Record {
-    /// Holds the state against what is there, and says what became of an update.
+    /// How far an update is.
+    pub fn state(&self, facts: &Facts) -> UpdateState {
+        match &self.staged {
+            Some(image) => {
+                let version = image.version.to_string();
+                match version == facts.running.version || facts.boots_next(&version) {
+                    true => UpdateState::Ready,
+                    false => UpdateState::Staged,
+                }
+            }
+            None if self.chosen.is_some() => UpdateState::Available,
+            None => UpdateState::Idle,
+        }
+    }
+
+    /// Holds what is kept against what is there, and says what became of an update.
     pub fn reconcile(&mut self, facts: &Facts) -> Option<Outcome> {
-        let image = self.state.staged()?.clone();
+        let image = self.staged.as_ref()?;
         let version = image.version.clone();
-        if version.to_string() == facts.running.version {
+        let name = version.to_string();
+        if name == facts.running.version {
             if !facts.is_blessed {
                 return None;
             }
-            self.given_up.remove(&version.to_string());
+            self.given_up.remove(&name);
             self.forget();
             return Some(Outcome::Done(version));
         }
-        let rebooted = self.ready_in_boot.as_ref() != Some(&facts.boot_id);
-        match facts.tries_left(&version) {
+        match facts.tries(&name) {
             None => {
                 self.forget();
                 Some(Outcome::Lost(version, "its kernel image is gone"))
             }
-            Some(false) if matches!(self.state, State::Ready { .. }) && rebooted => {
+            Some(tries) if tries.has_failed() => {
                 let why = match &facts.complaint {
-                    Some((complained, why)) if *complained == version.to_string() => why.clone(),
+                    Some((complained, why)) if *complained == name => why.clone(),
                     _ => "its boots ended before it could say why".to_string(),
                 };
-                self.given_up.insert(version.to_string(), why.clone());
+                self.given_up.insert(name, why.clone());
                 self.forget();
                 Some(Outcome::GivenUp(version, why))
             }
-            _ if !facts.holds(&image) => {
+            _ if !facts.holds(image) => {
                 self.forget();
                 Some(Outcome::Lost(version, "its slot holds something else"))
             }
@@ -219,70 +181,57 @@ impl Record {
 
     /// There is nothing staged any more.
     fn forget(&mut self) {
-        self.ready_in_boot = None;
+        self.staged = None;
         self.chosen = None;
-        self.state = State::Idle;
+    }
+
+    /// What is staged and does not run yet.
+    pub fn waiting(&self, facts: &Facts) -> Option<&StagedImage> {
+        let staged = self.staged.as_ref();
+        staged.filter(|image| image.version.to_string() != facts.running.version)
     }
 
     /// Takes what a refresh found.
     pub fn refreshed(&mut self, available: Vec<Version>, chosen: Option<Version>) {
         self.available = available;
-        if self.state.staged().is_none() {
-            self.state = match chosen {
-                Some(_) => State::Available,
-                None => State::Idle,
-            };
-        }
         self.chosen = chosen;
     }
 
     /// A refresh found nothing out.
     pub fn refresh_failed(&mut self) {
-        if self.state.staged().is_none() {
-            self.state = State::Idle;
+        if self.staged.is_none() {
             self.chosen = None;
         }
     }
 
     /// Whether `command` may begin.
     pub fn admit(&self, command: UpdateCommand, facts: &Facts) -> Result<(), Refusal> {
-        let refuse = |why: &str| Err(Refusal::State(why.to_string()));
-        match (command, &self.state) {
-            (UpdateCommand::Refresh, _) => Ok(()),
-            (UpdateCommand::Prepare, State::Idle) => match self.chosen {
-                Some(_) => refuse("there is no update to prepare"),
-                None => Err(Refusal::Nothing("update to prepare")),
-            },
-            (UpdateCommand::Prepare, State::Ready { image }) => {
-                let version = &image.version;
-                refuse(&format!(
-                    "version {version} is to boot next: cancel it first"
-                ))
-            }
-            (UpdateCommand::Prepare, _) if self.chosen.is_none() => {
-                Err(Refusal::Nothing("update to prepare"))
-            }
-            (UpdateCommand::Prepare, _) if !facts.is_blessed => refuse(
-                "what runs has not completed its boot, and the other slot holds what it would \
-                 fall back to",
-            ),
-            (UpdateCommand::Prepare, _) => Ok(()),
-            (UpdateCommand::Activate, State::Staged { .. }) => Ok(()),
-            (UpdateCommand::Activate, State::Ready { image }) => refuse(&format!(
-                "version {} is to boot next already",
-                image.version
+        use UpdateCommand::{Activate, Deactivate, Prepare, Refresh};
+        use UpdateState::{Available, Idle, Ready, Staged};
+        let refuse = |why: String| Err(Refusal::State(why));
+        let staged = match &self.staged {
+            Some(image) => image.version.to_string(),
+            None => String::new(),
+        };
+        match (command, self.state(facts)) {
+            (Refresh, _) => Ok(()),
+            (Prepare, Idle) => refuse("no update was found: look for updates first".into()),
+            (Activate | Deactivate, Idle | Available) => refuse("no update is prepared".into()),
+            (Deactivate, Staged) => refuse("no update is to boot next".into()),
+            (_, Ready) if staged == facts.running.version => refuse(format!(
+                "version {staged} runs, and has not completed its boot"
             )),
-            (UpdateCommand::Activate, _) => Err(Refusal::Nothing("prepared update")),
-            (UpdateCommand::Deactivate, State::Ready { image })
-                if image.version.to_string() == facts.running.version =>
-            {
-                refuse("the update is running")
+            (Prepare, Ready) => {
+                refuse(format!("version {staged} is to boot next: cancel it first"))
             }
-            (UpdateCommand::Deactivate, State::Ready { .. }) => Ok(()),
-            (UpdateCommand::Deactivate, State::Staged { .. }) => {
-                refuse("no update is to boot next")
-            }
-            (UpdateCommand::Deactivate, _) => Err(Refusal::Nothing("prepared update")),
+            (Activate, Ready) => refuse(format!("version {staged} is to boot next already")),
+            (Prepare, Available | Staged) if self.chosen.is_none() => Err(Refusal::Nothing),
+            (Prepare, Available | Staged) if !facts.is_blessed => refuse(
+                "what runs has not completed its boot, and the other slot holds what it would \
+                 fall back to"
+                    .into(),
+            ),
+            (Prepare, Available | Staged) | (Activate, Staged) | (Deactivate, Ready) => Ok(()),
         }
     }
 
@@ -296,15 +245,15 @@ impl Record {
             next_to_boot: facts.boots_next(&image.version),
             image,
         };
-        let staged = (self.state.staged())
-            .filter(|staged| staged.version.to_string() != facts.running.version);
+        let staged = self.waiting(facts);
         UpdateStatus {
-            update_state: self.state.name(),
+            update_state: self.state(facts),
             available_updates: self.available.iter().map(Version::to_string).collect(),
             chosen_update: self.chosen.as_ref().map(image),
             active_partition: Some(slot(facts.running.clone())),
             staging_partition: staged.map(|staged| slot(image(&staged.version))),
             most_recent_command: self.last.clone(),
+            given_up: self.given_up.clone(),
         }
     }
 }
@@ -339,32 +288,27 @@ mod tests {
                 .map(|name| Entry::parse(name).unwrap())
                 .collect(),
             other_slot: Some(format!("{other}-first-half")),
-            boot_id: "second".into(),
             complaint: Some(("2.0.0".into(), "failed: a.service".into())),
         }
     }
 
-    fn ready() -> Record {
+    /// A host that has put 2.0.0 into its other slot.
+    fn staged_record() -> Record {
         Record {
-            state: State::Ready {
-                image: staged("2.0.0"),
-            },
-            ready_in_boot: Some("first".into()),
+            staged: Some(staged("2.0.0")),
             chosen: Some(version("2.0.0")),
             ..Record::default()
         }
     }
+
+    const READY: &[&str] = &["bulkhead_2.0.0+3.efi", "bulkhead_1.0.0.efi"];
 
     #[test]
     fn what_becomes_of_an_update() {
         let given_up = || Outcome::GivenUp(version("2.0.0"), "failed: a.service".into());
         let gone = |why| Outcome::Lost(version("2.0.0"), why);
         for (entries, other, outcome) in [
-            (
-                &["bulkhead_2.0.0+3.efi", "bulkhead_1.0.0.efi"][..],
-                "2.0.0",
-                None,
-            ),
+            (READY, "2.0.0", None),
             (
                 &["bulkhead_1.0.0.efi", "bulkhead_2.0.0+0-3.efi"],
                 "2.0.0",
@@ -375,36 +319,61 @@ mod tests {
                 "2.0.0",
                 Some(gone("its kernel image is gone")),
             ),
-            (
-                &["bulkhead_2.0.0+3.efi", "bulkhead_1.0.0.efi"],
-                "1.5.0",
-                Some(gone("its slot holds something else")),
-            ),
+            (READY, "1.5.0", Some(gone("its slot holds something else"))),
         ] {
-            let mut record = ready();
+            let mut record = staged_record();
             let facts = facts(entries, other);
             assert_eq!(record.reconcile(&facts), outcome, "{entries:?}");
-            assert_eq!(record.state.staged().is_none(), outcome.is_some());
-            let is_given_up = record.given_up.contains_key("2.0.0");
-            assert_eq!(is_given_up, outcome == Some(given_up()));
+            assert_eq!(record.staged.is_none(), outcome.is_some());
+            let why = record.given_up.get("2.0.0").map(String::as_str);
+            let is_given_up = outcome == Some(given_up());
+            assert_eq!(why, is_given_up.then_some("failed: a.service"));
+            assert_eq!(record.status(&facts).given_up, record.given_up);
         }
     }
 
+    /// Whatever a cut leaves on the ESP: names of the new image and of the running one.
     #[test]
-    fn a_version_is_given_up_only_after_a_boot() {
-        let facts = facts(&["bulkhead_1.0.0.efi", "bulkhead_2.0.0+0-3.efi"], "2.0.0");
-        let mut record = Record {
-            ready_in_boot: Some("second".into()),
-            ..ready()
+    fn the_boot_order_says_whether_an_update_is_ready() {
+        for (entries, state) in [
+            (
+                &["bulkhead_1.0.0.efi", "bulkhead_2.0.0+0.efi"][..],
+                UpdateState::Staged,
+            ),
+            (READY, UpdateState::Ready),
+            (
+                &[
+                    "bulkhead_2.0.0+3.efi",
+                    "bulkhead_1.0.0.efi",
+                    "bulkhead_2.0.0+0.efi",
+                ],
+                UpdateState::Ready,
+            ),
+            (
+                &["bulkhead_2.0.0+2-1.efi", "bulkhead_1.0.0.efi"],
+                UpdateState::Ready,
+            ),
+        ] {
+            let mut record = staged_record();
+            let facts = facts(entries, "2.0.0");
+            assert_eq!(record.reconcile(&facts), None, "{entries:?}");
+            assert_eq!(record.state(&facts), state, "{entries:?}");
+            let staging = record.status(&facts).staging_partition.unwrap();
+            assert_eq!(staging.next_to_boot, state == UpdateState::Ready);
+        }
+    }
+
+    /// An older version comes first only once the running one has stood back.
+    #[test]
+    fn a_downgrade_that_was_cut_short_is_not_ready() {
+        let record = Record {
+            staged: Some(staged("0.9.0")),
+            ..Record::default()
         };
-        assert_eq!(record.reconcile(&facts), None);
-        let mut staged_only = Record {
-            state: State::Staged {
-                image: staged("2.0.0"),
-            },
-            ..ready()
-        };
-        assert_eq!(staged_only.reconcile(&facts), None);
+        let half = facts(&["bulkhead_1.0.0.efi", "bulkhead_0.9.0+3.efi"], "0.9.0");
+        assert_eq!(record.state(&half), UpdateState::Staged);
+        let whole = facts(&["bulkhead_0.9.0+3.efi", "bulkhead_1.0.0+0.efi"], "0.9.0");
+        assert_eq!(record.state(&whole), UpdateState::Ready);
     }
 
     #[test]
@@ -412,11 +381,18 @@ mod tests {
         let mut facts = facts(&["bulkhead_2.0.0+2-1.efi", "bulkhead_1.0.0.efi"], "1.0.0");
         facts.running.version = "2.0.0".into();
         facts.is_blessed = false;
-        let mut record = ready();
+        let mut record = staged_record();
         record.given_up.insert("2.0.0".into(), "earlier".into());
         assert_eq!(record.reconcile(&facts), None);
-        let refused = record.admit(UpdateCommand::Deactivate, &facts).unwrap_err();
-        assert_eq!(refused.http_status(), 409);
+        assert_eq!(record.state(&facts), UpdateState::Ready);
+        for command in [
+            UpdateCommand::Prepare,
+            UpdateCommand::Activate,
+            UpdateCommand::Deactivate,
+        ] {
+            let refused = record.admit(command, &facts).unwrap_err();
+            assert_eq!(refused.http_status(), 409);
+        }
         facts.is_blessed = true;
         assert_eq!(
             record.reconcile(&facts),
@@ -428,38 +404,30 @@ mod tests {
     #[test]
     fn who_may_do_what() {
         use UpdateCommand::{Activate, Deactivate, Prepare, Refresh};
-        let facts = facts(&["bulkhead_1.0.0.efi"], "2.0.0");
-        let with = |state, chosen: Option<&str>| Record {
-            state,
-            chosen: chosen.map(version),
+        let waiting: &[&str] = &["bulkhead_1.0.0.efi", "bulkhead_2.0.0+0.efi"];
+        let available = Record {
+            chosen: Some(version("2.0.0")),
             ..Record::default()
         };
-        let available = with(State::Available, Some("2.0.0"));
-        let staged_one = with(
-            State::Staged {
-                image: staged("2.0.0"),
-            },
-            Some("2.0.0"),
-        );
-        for (record, prepare, activate, deactivate) in [
-            (Record::default(), Some(404), Some(404), Some(404)),
-            (available.clone(), None, Some(404), Some(404)),
-            (staged_one.clone(), None, None, Some(409)),
-            (
-                with(staged_one.state.clone(), None),
-                Some(404),
-                None,
-                Some(409),
-            ),
-            (ready(), Some(409), Some(409), None),
+        let nothing_chosen = Record {
+            chosen: None,
+            ..staged_record()
+        };
+        for (record, entries, prepare, activate, deactivate) in [
+            (Record::default(), waiting, Some(409), Some(409), Some(409)),
+            (available.clone(), waiting, None, Some(409), Some(409)),
+            (staged_record(), waiting, None, None, Some(409)),
+            (nothing_chosen, waiting, Some(404), None, Some(409)),
+            (staged_record(), READY, Some(409), Some(409), None),
         ] {
+            let facts = facts(entries, "2.0.0");
             let refused = |command| record.admit(command, &facts).err().map(|r| r.http_status());
             let all = [Refresh, Prepare, Activate, Deactivate].map(refused);
             assert_eq!(all, [None, prepare, activate, deactivate], "{record:?}");
         }
         let on_trial = Facts {
             is_blessed: false,
-            ..facts
+            ..facts(waiting, "2.0.0")
         };
         let refused = available.admit(Prepare, &on_trial).unwrap_err();
         assert_eq!(
@@ -471,8 +439,8 @@ mod tests {
 
     #[test]
     fn the_status_tells_both_slots() {
-        let facts = facts(&["bulkhead_2.0.0+3.efi", "bulkhead_1.0.0.efi"], "2.0.0");
-        let status = ready().status(&facts);
+        let facts = facts(READY, "2.0.0");
+        let status = staged_record().status(&facts);
         let next = |slot: Option<SlotStatus>| slot.map(|s| (s.image.version, s.next_to_boot));
         assert_eq!(status.update_state, UpdateState::Ready);
         assert_eq!(next(status.active_partition), Some(("1.0.0".into(), false)));
@@ -481,20 +449,21 @@ mod tests {
 
     #[test]
     fn a_refresh_leaves_what_is_staged() {
-        let mut record = ready();
+        let facts = facts(READY, "2.0.0");
+        let mut record = staged_record();
         record.refreshed(vec![version("3.0.0")], Some(version("3.0.0")));
         record.refresh_failed();
-        assert_eq!(record.state, ready().state);
+        assert_eq!(record.state(&facts), UpdateState::Ready);
         let mut record = Record::default();
         record.refreshed(vec![version("3.0.0")], Some(version("3.0.0")));
-        assert_eq!(record.state, State::Available);
+        assert_eq!(record.state(&facts), UpdateState::Available);
         record.refresh_failed();
-        assert_eq!((record.state, record.chosen), (State::Idle, None));
+        assert_eq!(record.state(&facts), UpdateState::Idle);
     }
 
     #[test]
     fn a_record_survives_the_disk() {
-        for record in [Record::default(), ready()] {
+        for record in [Record::default(), staged_record()] {
             let json = serde_json::to_vec(&record).unwrap();
             assert_eq!(serde_json::from_slice::<Record>(&json).unwrap(), record);
         }

@@ -105,7 +105,7 @@ pub(crate) fn node_update(stage: &mut Stage<'_>) -> Result<()> {
     let refused = agent.call("POST", "/actions/prepare-update").err();
     let refused = refused.map(|error| format!("{error:#}"));
     ensure!(
-        (refused.as_ref()).is_some_and(|text| text.contains("Status 404 when POSTing")),
+        (refused.as_ref()).is_some_and(|text| text.contains("Status 409 when POSTing")),
         "the agent reads {refused:?} when there is nothing to prepare"
     );
     updates.release(&updates.new)?;
@@ -130,16 +130,15 @@ pub(crate) fn node_update(stage: &mut Stage<'_>) -> Result<()> {
     machine.wait_until("the update is settled", BOOT, || {
         (api.get("/updates/status")).is_ok_and(|status| status["update_state"] == "Idle")
     })?;
+    // It looks for updates before it asks for the status, each time.
+    agent.is_offered_but_not_chosen(&api, &new)?;
     let status = agent.json("/updates/status")?;
-    let last = &status["most_recent_command"];
-    let why = last["stderr"].as_str().unwrap_or_default();
-    let expected = format!("version {new} did not complete a boot: {COMPLAINT}");
+    let why = status["given_up"][&new].as_str().unwrap_or_default();
     ensure!(
-        last["cmd_type"] == "activate" && last["cmd_status"] == "Failed" && why.contains(&expected),
+        why.contains(COMPLAINT),
         "the status does not say why: {status:#}"
     );
     stage.note(format!("given up: {why}"));
-    agent.is_offered_but_not_chosen(&api, &new)?;
     drop(agent);
 
     lock(&api, &format!("v{new}"))?;

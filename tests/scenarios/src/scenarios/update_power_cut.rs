@@ -3,15 +3,18 @@
 //! Everything that the host writes is recorded. Then the disk is put together as a power
 //! cut at each flush could have left it: with none of the writes since that flush, with all
 //! of them, and with some of them, of which one is torn. Each must be the disk of a host
-//! that comes up: what the boot loader would start is whole, and settings are there.
+//! that comes up: what the boot loader would start is whole, settings are there, and the
+//! updater knows how far it is.
 
 use super::set;
 use super::updates::{Image, Updates, activate_and_reboot, command, settled};
 use crate::stage::{BOOT, Stage, Which, marks};
 use anyhow::{Context, Result, bail, ensure};
+use api_types::UpdateImage;
 use boot_slots::bless::FOLDER;
 use boot_slots::entry::Entry;
 use boot_slots::layout::{Role, Slot};
+use boot_slots::verity::{SUPERBLOCK_SIZE, Superblock};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -21,6 +24,7 @@ use test_vm::api::Api;
 use test_vm::disk::{RawDisk, sparse_copy};
 use test_vm::write_log::{Action, WriteLog};
 use test_vm::{Disk, Wait};
+use updater::state::{Facts, Outcome, Record};
 
 /// What a disk writes at once, or not at all.
 const SECTOR: u64 = 512;
@@ -103,6 +107,8 @@ struct Cuts<'a> {
 struct Found {
     /// The version that each slot holds, whole.
     slots: [Option<usize>; 2],
+    /// What the updater has kept.
+    record: Record,
     stale: BTreeSet<Role>,
 }
 
@@ -273,9 +279,9 @@ impl<'a> Cuts<'a> {
             self.look_at_kernels(&disk, found)?;
         }
         if stale.contains(&Role::State) {
-            self.look_at_state(stage, &disk)?;
+            found.record = self.look_at_state(stage, &disk)?;
         }
-        Ok(())
+        self.look_at_update(&disk, found)
     }
 
     /// Which of the released images a slot holds, whole and with its hash tree.
@@ -326,12 +332,63 @@ impl<'a> Cuts<'a> {
         Ok(())
     }
 
-    /// Settings are there, and so is what the updater knows.
-    fn look_at_state(&self, stage: &Stage<'_>, disk: &RawDisk) -> Result<()> {
+    /// Settings are there; what the updater has kept.
+    fn look_at_state(&self, stage: &Stage<'_>, disk: &RawDisk) -> Result<Record> {
         let settings = super::power_cut::settings(stage, disk, &self.folder)?;
         let motd = settings.pointer("/motd").and_then(Value::as_str);
         ensure!(motd == Some(KEPT), "settings.motd is {motd:?}");
-        Ok(())
+        let status = self.folder.join("status.json");
+        if status.exists() {
+            fs::remove_file(&status).context("cannot remove the status looked at before")?;
+        }
+        stage.dump(
+            &self.folder,
+            "state.img",
+            &["/updates/status.json"],
+            "status.json",
+        )?;
+        if !status.exists() {
+            return Ok(Record::default());
+        }
+        let text = fs::read(&status).context("cannot read the updater's status")?;
+        let mut stored: Value = serde_json::from_slice(&text).context("the updater's status")?;
+        serde_json::from_value(stored["record"].take()).context("the updater's record")
+    }
+
+    /// What the updater finds after a boot of what comes first: no update is lost, and none is
+    /// given up but the one that does not boot.
+    fn look_at_update(&self, disk: &RawDisk, found: &Found) -> Result<()> {
+        let names = disk.esp()?.list(FOLDER)?;
+        let mut entries: Vec<_> = names.iter().filter_map(|name| Entry::parse(name)).collect();
+        entries.sort_by(Entry::boot_order);
+        let running = entries.first().context("there are no kernel images")?;
+        let holds = |slot: &Option<usize>| {
+            slot.is_some_and(|index| self.images[index].version == running.version)
+        };
+        let other = match holds(&found.slots[0]) {
+            true => Slot::B,
+            false => Slot::A,
+        };
+        let start = disk.read(Role::Verity(other), 0, SUPERBLOCK_SIZE)?;
+        let other = start.as_slice().try_into().map(Superblock::parse)?.ok();
+        let facts = Facts {
+            running: UpdateImage {
+                version: running.version.clone(),
+                arch: String::new(),
+                variant: String::new(),
+            },
+            is_blessed: false,
+            entries,
+            other_slot: other.map(|superblock| superblock.uuid.simple().to_string()),
+            complaint: None,
+        };
+        let mut record = found.record.clone();
+        let [.., bad] = self.images;
+        match record.reconcile(&facts) {
+            None => Ok(()),
+            Some(Outcome::GivenUp(version, _)) if version.to_string() == bad.version => Ok(()),
+            Some(outcome) => bail!("the updater finds {outcome:?} with {names:?}"),
+        }
     }
 }
 

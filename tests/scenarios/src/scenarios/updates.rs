@@ -176,7 +176,7 @@ pub(crate) fn forward_and_back(stage: &mut Stage<'_>) -> Result<()> {
     ensure!(status == 404, "a status before anybody asked: {status}");
     let prepare = api.request("POST", "/actions/prepare-update", None)?.status;
     ensure!(
-        prepare == 404,
+        prepare == 409,
         "there is nothing to prepare, but the answer is {prepare}"
     );
     let status = command(&mut machine, &api, "refresh", REFRESH)?;
@@ -232,6 +232,8 @@ pub(crate) fn forward_and_back(stage: &mut Stage<'_>) -> Result<()> {
         status["update_state"] == "Idle" && status["available_updates"][0] == bad.version.as_str(),
         "what did not boot is chosen again: {status}"
     );
+    let why = status["given_up"][&bad.version].as_str();
+    ensure!(why.is_some(), "nobody knows any more why: {status}");
     stage.power_off(machine)
 }
 

@@ -110,7 +110,7 @@ fn fill(folder: &Path, free: u64) -> PathBuf {
 fn run(fixture: &Fixture, command: UpdateCommand) -> Result<()> {
     let disk = fixture.disk();
     let running = ("1.0.0", fixture.running.root_hash);
-    let host = fixture.host(running, "first", Files(&disk));
+    let host = fixture.host(running, Files(&disk));
     match host.run(command, |_| Ok(()))? {
         Ok(Ended::Failed(error)) => Err(error),
         Ok(Ended::Done) | Err(_) => Ok(()),

@@ -302,25 +302,23 @@ impl Fixture {
         self.folder.path().join("disk")
     }
 
-    /// Runs a command in the boot `boot` of `version`.
+    /// Runs a command while `version` runs.
     pub fn run_in(
         &self,
         (version, root_hash): (&str, RootHash),
-        boot: &str,
         command: UpdateCommand,
     ) -> std::result::Result<Result<()>, Refusal> {
-        self.host_in((version, root_hash), boot, command, || {})
+        self.host_in((version, root_hash), command, || {})
     }
 
     fn host_in(
         &self,
         running: (&str, RootHash),
-        boot: &str,
         command: UpdateCommand,
         meanwhile: impl FnOnce(),
     ) -> std::result::Result<Result<()>, Refusal> {
         let disk = self.disk();
-        let host = self.host(running, boot, Files(&disk));
+        let host = self.host(running, Files(&disk));
         let ended = host.run(command, |_| {
             meanwhile();
             Ok(())
@@ -331,25 +329,19 @@ impl Fixture {
         })
     }
 
-    pub fn host<D: Disk>(
-        &self,
-        (version, root_hash): (&str, RootHash),
-        boot: &str,
-        disk: D,
-    ) -> Host<D> {
+    pub fn host<D: Disk>(&self, (version, root_hash): (&str, RootHash), disk: D) -> Host<D> {
         Host {
             root: self.folder.path().join("host"),
             disk,
             connector: self.connector.clone(),
             version: version.to_string(),
             root_hash,
-            boot_id: boot.to_string(),
         }
     }
 
     /// Runs a command that is admitted, with another disk.
     pub fn run_on(&self, disk: impl Disk, command: UpdateCommand) -> Result<()> {
-        let host = self.host(("1.0.0", self.running.root_hash), "first", disk);
+        let host = self.host(("1.0.0", self.running.root_hash), disk);
         match host.run(command, |_| Ok(()))?.unwrap() {
             Ended::Done => Ok(()),
             Ended::Failed(error) => Err(error),
@@ -363,11 +355,11 @@ impl Fixture {
         meanwhile: impl FnOnce(),
     ) -> std::result::Result<Result<()>, Refusal> {
         let running = ("1.0.0", self.running.root_hash);
-        self.host_in(running, "first", command, meanwhile)
+        self.host_in(running, command, meanwhile)
     }
 
     pub fn run(&self, command: UpdateCommand) -> std::result::Result<Result<()>, Refusal> {
-        self.run_in(("1.0.0", self.running.root_hash), "first", command)
+        self.run_in(("1.0.0", self.running.root_hash), command)
     }
 
     /// Runs commands that succeed.
@@ -390,6 +382,18 @@ impl Fixture {
             .collect();
         names.sort();
         names
+    }
+
+    /// Takes from the disk what an update has put there.
+    pub fn forget_update(&self) {
+        boot_slots::bless::forget_all_but(&self.disk().join("esp"), "1.0.0").unwrap();
+        for role in [Role::Root(Slot::B), Role::Verity(Slot::B)] {
+            let disk = self.disk();
+            let partition = Files(&disk).partition(role).unwrap();
+            let size = partition.metadata().unwrap().len();
+            partition.set_len(0).unwrap();
+            partition.set_len(size).unwrap();
+        }
     }
 
     /// Versions that the boot loader knows, whether or not it would start them.

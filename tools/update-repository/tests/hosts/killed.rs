@@ -7,14 +7,17 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
+use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use api_types::UpdateCommand::{self, Activate, Deactivate, Prepare, Refresh};
 use api_types::UpdateState;
 use boot_slots::verity::RootHash;
 use hyper_util::client::proxy::matcher::Matcher;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use test_vm::files::Manner;
 use updater::commands::Host;
 
@@ -41,7 +44,6 @@ fn victim() {
         connector: connector(&folder, Matcher::builder()),
         version: "1.0.0".to_string(),
         root_hash,
-        boot_id: "first".to_string(),
     };
     for command in COMMANDS {
         // What the state does not allow is refused.
@@ -49,15 +51,19 @@ fn victim() {
     }
 }
 
-/// Starts a victim, and kills it after a while; says whether that was before its end.
-fn run(fixture: &Fixture, kill_after: Option<Duration>) -> bool {
-    let mut child = Command::new(env::current_exe().unwrap())
+fn start(fixture: &Fixture) -> Child {
+    Command::new(env::current_exe().unwrap())
         .args(["--ignored", "--exact", "killed::victim"])
         .env(FOLDER, fixture.folder.path())
         .env(RUNNING, fixture.running.root_hash.to_string())
         .stdout(Stdio::null())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+/// Starts a victim, and kills it after a while; says whether that was before its end.
+fn run(fixture: &Fixture, kill_after: Option<Duration>) -> bool {
+    let mut child = start(fixture);
     if let Some(after) = kill_after {
         std::thread::sleep(after);
         child.kill().unwrap();
@@ -68,6 +74,22 @@ fn run(fixture: &Fixture, kill_after: Option<Duration>) -> bool {
 }
 
 #[test]
+fn a_command_that_is_told_to_stop_says_so() {
+    let fixture = Fixture::new();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    fixture.look_at(&format!("http://{}", silent.local_addr().unwrap()));
+    let mut child = start(&fixture);
+    let (_connection, _) = silent.accept().unwrap();
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    let last = fixture.status().most_recent_command.unwrap();
+    assert_eq!(last.cmd_type, Refresh);
+    let error = last.stderr.unwrap();
+    assert!(error.contains("stopped before it was done"), "{error}");
+}
+
+#[test]
 fn a_kill_at_any_point_leaves_no_half_of_a_slot() {
     let fixture = Fixture::new();
     let new = fixture.release("2.0.0", 500..1_100);
@@ -75,6 +97,7 @@ fn a_kill_at_any_point_leaves_no_half_of_a_slot() {
     let started = Instant::now();
     run(&fixture, None);
     let whole_run = started.elapsed();
+    fixture.forget_update();
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let mut random = u64::from(seed.subsec_nanos()) | 1;
     println!("seed {random}, a run takes {whole_run:?}");
@@ -86,7 +109,11 @@ fn a_kill_at_any_point_leaves_no_half_of_a_slot() {
         random ^= random >> 7;
         random ^= random << 17;
         let after = whole_run.mul_f64((random % 1_000) as f64 / 1_000.0);
-        killed += u32::from(run(&fixture, Some(after)));
+        match run(&fixture, Some(after)) {
+            true => killed += 1,
+            // What is in place would not be put there again.
+            false => fixture.forget_update(),
+        }
 
         assert!(fixture.slot_a_is_whole(), "run {number}");
         let images = fixture.bootable();
@@ -103,6 +130,7 @@ fn a_kill_at_any_point_leaves_no_half_of_a_slot() {
             run(&fixture, None);
             assert_eq!(fixture.status().update_state, UpdateState::Ready);
             assert!(fixture.slot_b_holds(&new));
+            fixture.forget_update();
         }
     }
     println!("{killed} of {KILLS} were killed before their end; seen: {seen:?}");

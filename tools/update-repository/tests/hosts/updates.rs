@@ -24,7 +24,7 @@ fn an_update_from_looking_to_booting() {
     // Half of it is new, at its end.
     let root = fixture.release("2.0.0", 500..1_100);
     let server = fixture.serve(Manner::Ranges);
-    assert_eq!(fixture.run(Prepare).unwrap_err().http_status(), 404);
+    assert_eq!(fixture.run(Prepare).unwrap_err().http_status(), 409);
     fixture.done(&[Refresh]);
     let status = fixture.status();
     assert_eq!(status.update_state, UpdateState::Available);
@@ -39,11 +39,11 @@ fn an_update_from_looking_to_booting() {
     );
     assert_eq!(server.kernel_bytes(), OWN_BYTES as u64);
     let staged = fixture.disk().join("esp").join(FOLDER);
-    let staged = fs::read(staged.join("bulkhead_2.0.0+0-3.efi")).unwrap();
+    let staged = fs::read(staged.join("bulkhead_2.0.0+0.efi")).unwrap();
     assert!(staged == kernel("2.0.0", &root, 1..100), "another file");
     assert_eq!(
         fixture.kernel_images(),
-        ["bulkhead_1.0.0.efi", "bulkhead_2.0.0+0-3.efi"]
+        ["bulkhead_1.0.0.efi", "bulkhead_2.0.0+0.efi"]
     );
     fixture.done(&[Activate]);
     assert_eq!(
@@ -53,7 +53,7 @@ fn an_update_from_looking_to_booting() {
     fixture.done(&[Deactivate]);
     assert_eq!(
         fixture.kernel_images(),
-        ["bulkhead_1.0.0.efi", "bulkhead_2.0.0+0-3.efi"]
+        ["bulkhead_1.0.0.efi", "bulkhead_2.0.0+0.efi"]
     );
     assert_eq!(fixture.run(Deactivate).unwrap_err().http_status(), 409);
     fixture.done(&[Activate]);
@@ -69,10 +69,7 @@ fn an_update_from_looking_to_booting() {
     let mut record = BootRecord::read(&state).unwrap();
     record.bless(&root);
     record.write(&state).unwrap();
-    fixture
-        .run_in(("2.0.0", root), "second", Refresh)
-        .unwrap()
-        .unwrap();
+    fixture.run_in(("2.0.0", root), Refresh).unwrap().unwrap();
     let status = fixture.status();
     assert_eq!(
         (status.update_state, status.chosen_update),
@@ -130,16 +127,93 @@ fn an_image_that_did_not_boot_is_given_up() {
     )
     .unwrap();
     let running = ("1.0.0", fixture.running.root_hash);
-    fixture.run_in(running, "second", Refresh).unwrap().unwrap();
-    let status = fixture.status();
-    assert_eq!(status.available_updates, ["2.0.0"]);
-    assert_eq!(
-        (status.update_state, status.chosen_update),
-        (UpdateState::Idle, None)
-    );
+    fixture.run_in(running, Refresh).unwrap().unwrap();
+    for _ in 0..2 {
+        let status = fixture.status();
+        assert_eq!(status.available_updates, ["2.0.0"]);
+        assert_eq!(
+            (status.update_state, status.chosen_update),
+            (UpdateState::Idle, None)
+        );
+        assert_eq!(status.given_up["2.0.0"], "failed: a.service");
+        fixture.done(&[Refresh]);
+    }
     fixture.release("2.0.1", 501..1_100);
-    fixture.run_in(running, "second", Refresh).unwrap().unwrap();
+    fixture.run_in(running, Refresh).unwrap().unwrap();
     assert_eq!(fixture.status().chosen_update.unwrap().version, "2.0.1");
+}
+
+/// As a cut of power leaves it that comes before what was done is written down.
+#[test]
+fn what_boots_next_is_what_the_boot_loader_takes() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let _server = fixture.serve(Manner::Ranges);
+    fixture.done(&[Refresh, Prepare]);
+    let esp = fixture.disk().join("esp");
+    boot_slots::bless::activate(&esp, "2.0.0").unwrap();
+    fixture.done(&[Refresh]);
+    assert_eq!(fixture.status().update_state, UpdateState::Ready);
+    boot_slots::bless::withhold(&esp, "2.0.0").unwrap();
+    fixture.done(&[Refresh]);
+    assert_eq!(fixture.status().update_state, UpdateState::Staged);
+    fixture.done(&[Activate, Deactivate]);
+}
+
+#[test]
+fn a_prepared_update_that_is_recalled_does_not_boot() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let _server = fixture.serve(Manner::Ranges);
+    fixture.done(&[Refresh, Prepare, Activate, Refresh]);
+    assert_eq!(fixture.status().update_state, UpdateState::Ready);
+    let one = "1.0.0".to_string().try_into().unwrap();
+    fixture.repository().limit(&fixture.keys, &one).unwrap();
+    fixture.done(&[Refresh]);
+    assert_eq!(fixture.status().update_state, UpdateState::Idle);
+    assert_eq!(
+        fixture.kernel_images(),
+        ["bulkhead_1.0.0.efi", "bulkhead_2.0.0+0.efi"]
+    );
+    assert_eq!(fixture.run(Activate).unwrap_err().http_status(), 409);
+}
+
+#[test]
+fn what_is_prepared_is_not_fetched_again() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let server = fixture.serve(Manner::Ranges);
+    fixture.done(&[Refresh, Prepare]);
+    let requests = server.requests();
+    fixture.done(&[Prepare, Activate, Deactivate, Prepare]);
+    assert_eq!(server.requests(), requests);
+}
+
+#[test]
+fn what_another_update_has_left_in_place_is_not_fetched_again() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let server = fixture.serve(Manner::Ranges);
+    fixture.done(&[Refresh, Prepare]);
+    let before = server.root_bytes();
+    let root = fixture.release("2.0.1", (500..1_099).chain([5_000]));
+    fixture.done(&[Refresh, Prepare]);
+    assert!(fixture.slot_b_holds(&root));
+    assert_eq!(server.root_bytes() - before, BLOCK_SIZE as u64);
+}
+
+/// A clock that was ahead is set right.
+#[test]
+fn a_clock_that_goes_back_does_not_stop_updates() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let _server = fixture.serve(Manner::Ranges);
+    fixture.done(&[Refresh]);
+    let seen = (fixture.folder.path()).join("host/var/lib/bulkhead/updates/metadata");
+    let times = seen.join("latest_known_time.json");
+    assert!(times.exists());
+    fs::write(&times, "\"2999-01-01T00:00:00Z\"").unwrap();
+    fixture.done(&[Refresh]);
 }
 
 #[test]
