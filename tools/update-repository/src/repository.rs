@@ -48,6 +48,26 @@ pub struct Release {
     pub hash: PathBuf,
 }
 
+impl Release {
+    /// The image whose files lie in `folder`, under the names that a build gives them.
+    pub fn in_folder(
+        folder: &Path,
+        version: &str,
+        root_hash: String,
+        waves: Waves,
+    ) -> Result<Self> {
+        let version = version.to_string().try_into();
+        Ok(Self {
+            version: version.map_err(anyhow::Error::msg)?,
+            root_hash,
+            waves,
+            boot: folder.join("bulkhead.efi"),
+            root: folder.join("root.erofs"),
+            hash: folder.join("root.verity"),
+        })
+    }
+}
+
 impl Repository {
     /// The repository for a variant and architecture below `folder`.
     pub fn new(folder: &Path, variant: &str, arch: &str) -> Self {

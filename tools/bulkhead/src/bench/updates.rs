@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use boot_slots::verity;
 use buildsys::image::description::Description;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use test_vm::Emulator;
 use test_vm::api::Api;
 use test_vm::cluster::{Programs, has_condition};
@@ -130,19 +130,7 @@ fn prepare(node: &mut Node, api: &Api, name: &str) -> Result<Row> {
 /// The image in a folder, for all hosts at once.
 fn release(folder: &Path) -> Result<Release> {
     let about = Description::read(folder)?;
-    let [boot, root, hash] = files(folder);
-    Ok(Release {
-        version: about.version.try_into().map_err(anyhow::Error::msg)?,
-        root_hash: about.root_hash,
-        waves: Waves::default(),
-        boot,
-        root,
-        hash,
-    })
-}
-
-fn files(folder: &Path) -> [PathBuf; 3] {
-    ["bulkhead.efi", "root.erofs", "root.verity"].map(|name| folder.join(name))
+    Release::in_folder(folder, &about.version, about.root_hash, Waves::default())
 }
 
 /// A later version than the image in the folder `image`, as large, and with no block in
@@ -154,26 +142,23 @@ fn unlike(image: &Path, folder: &Path) -> Result<Release> {
         bytes.iter_mut().for_each(|byte| *byte = !*byte);
         Ok::<_, anyhow::Error>(bytes)
     };
-    let [boot, root, _] = files(image);
-    let (mut boot, root) = (read(&boot)?, read(&root)?);
+    let about = Description::read(image)?;
+    let old = Release::in_folder(image, &about.version, about.root_hash, Waves::default())?;
+    let (mut boot, root) = (read(&old.boot)?, read(&old.root)?);
     let tree = verity::build(&root)?;
-    let version = scenarios::next_version(&Description::read(image)?.version)?;
+    let version = scenarios::next_version(&about.version)?;
     let root_hash = tree.root_hash.to_string();
     boot.extend(format!(" bulkhead.root={root_hash} bulkhead.version={version} ").into_bytes());
+    let new = Release::in_folder(folder, &version, root_hash, Waves::default())?;
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let paths = files(folder);
-    for (path, bytes) in paths.iter().zip([boot, root, tree.bytes]) {
+    for (path, bytes) in [
+        (&new.boot, boot),
+        (&new.root, root),
+        (&new.hash, tree.bytes),
+    ] {
         fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let [boot, root, hash] = paths;
-    Ok(Release {
-        version: version.try_into().map_err(anyhow::Error::msg)?,
-        root_hash,
-        waves: Waves::default(),
-        boot,
-        root,
-        hash,
-    })
+    Ok(new)
 }
 
 #[cfg(test)]

@@ -39,18 +39,7 @@ pub fn run(args: Args) -> Result<()> {
         true => Waves::default(),
         false => super::schedule(args.waves.as_deref())?.waves(start)?,
     };
-    let release = Release {
-        version: image
-            .version
-            .clone()
-            .try_into()
-            .map_err(anyhow::Error::msg)?,
-        root_hash: image.root_hash.clone(),
-        waves,
-        boot: args.image.join("bulkhead.efi"),
-        root: args.image.join("root.erofs"),
-        hash: args.image.join("root.verity"),
-    };
+    let release = Release::in_folder(&args.image, &image.version, image.root_hash, waves)?;
     let repository = args.place.repository(&image.variant, &image.arch);
     repository.add(&args.place.keys.load()?, &release)?;
     super::say(&format!("released {}", image.version), &repository);
