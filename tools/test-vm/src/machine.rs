@@ -899,7 +899,10 @@ impl Machine {
     pub fn power_off(&mut self, budget: f64) -> Result<()> {
         let mut left = budget;
         while left > POWER_BUTTON_PERIOD {
-            self.request_power_off()?;
+            if let Err(error) = self.request_power_off() {
+                // It may have powered off since it was looked at last.
+                return self.wait_for_end(POWER_BUTTON_PERIOD).map_err(|_| error);
+            }
             if self.wait_for_end(POWER_BUTTON_PERIOD).is_ok() {
                 return Ok(());
             }
