@@ -327,7 +327,8 @@ impl<D: Disk> Host<D> {
         let trust = self.root.join(TRUST);
         ensure!(
             trust.exists(),
-            "this image trusts no update repository: it was built without a root of trust"
+            "this image trusts no update repository, and takes no updates: it was built where \
+             no `bulkhead repo create` had been run before"
         );
         let trust = read_limited(&trust, LIMIT)?;
         let seen = self.root.join(SEEN);

@@ -1,6 +1,6 @@
 //! `bulkhead ami`: what an image is as an AMI.
 
-use crate::image_choice::ImageChoice;
+use crate::image_choice::{self, ImageChoice};
 use crate::output;
 use anyhow::{Context, Result, bail, ensure};
 use buildsys::image::content::DATA_VOLUME;
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     #[command(flatten)]
     image: ImageChoice,
-    /// Say what would be done, and do nothing
+    /// Say what would be done, and do nothing: so far it is all that there is
     #[arg(long)]
     dry_run: bool,
     /// First part of the AMI's name
@@ -78,6 +78,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let project = Project::find()?;
     let variant = args.image.variant(&project);
+    image_choice::refuse_twin(variant)?;
     let is_for_ec2 = Variant::parse(variant).is_ok_and(|known| known.platform() == Platform::Aws);
     ensure!(
         is_for_ec2,

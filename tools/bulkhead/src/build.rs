@@ -43,6 +43,12 @@ pub fn run(args: Args) -> Result<()> {
         "{} {}: {state}",
         image.description.variant, image.description.version
     );
+    if project.update_root().is_none() {
+        eprintln!(
+            "it takes no updates: `bulkhead repo create` makes the keys of a repository that \
+             images trust which are built after it (docs/updates.md)"
+        );
+    }
     println!("{}", image.folder.display());
     Ok(())
 }

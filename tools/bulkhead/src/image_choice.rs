@@ -1,7 +1,19 @@
 //! Which image a verb is about.
 
+use crate::vm::TWIN;
+use anyhow::{Result, ensure};
 use buildsys::image::BuildRequest;
 use buildsys::project::{Arch, Project};
+
+/// A dev twin answers whoever asks: it is not for others' machines.
+pub fn refuse_twin(variant: &str) -> Result<()> {
+    ensure!(
+        !variant.ends_with(TWIN),
+        "{variant} is a dev twin, which lets everybody in who reaches it over the network: name \
+         the variant itself"
+    );
+    Ok(())
+}
 
 /// Which image: the arguments that verbs about images share.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,5 +42,17 @@ impl ImageChoice {
             arch: self.arch,
             locked,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twins_are_for_the_workstation() {
+        assert!(refuse_twin("metal-core").is_ok());
+        let error = refuse_twin("metal-core-dev").unwrap_err().to_string();
+        assert!(error.contains("dev twin"), "{error}");
     }
 }

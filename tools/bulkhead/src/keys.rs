@@ -11,7 +11,7 @@ pub struct Args {
     /// Make new keys; those that exist are never overwritten.
     #[arg(long)]
     create: bool,
-    /// Folder of the keys, when it is not the usual one.
+    /// Folder of the keys, when it is not keys in the user's data folder.
     #[arg(long)]
     folder: Option<PathBuf>,
     /// Print JSON.

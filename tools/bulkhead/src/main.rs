@@ -54,7 +54,7 @@ enum Verb {
     Image(image::Args),
     /// Show the signing keys, or make new ones.
     Keys(keys::Args),
-    /// Boot an image in QEMU.
+    /// Boot a variant's dev twin in QEMU.
     Run(run::Args),
     /// List or run the tests that boot images.
     Scenario(scenario::Args),

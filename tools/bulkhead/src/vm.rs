@@ -19,7 +19,7 @@ use test_vm::firmware::{self, Certificates};
 use test_vm::{Acceleration, Emulator};
 
 /// What is appended to a variant's name to name its dev twin.
-const TWIN: &str = "-dev";
+pub const TWIN: &str = "-dev";
 /// How long the root of trust is good that is made when there is none, in seconds.
 const UPDATE_KEYS_GOOD_FOR: u64 = 10 * 365 * 86_400;
 

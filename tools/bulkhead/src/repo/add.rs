@@ -1,6 +1,7 @@
 //! `bulkhead repo add`.
 
 use super::Place;
+use crate::image_choice;
 use anyhow::{Context, Result};
 use buildsys::image::description::Description;
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ pub struct Args {
 /// Adds the image.
 pub fn run(args: Args) -> Result<()> {
     let image = Description::read(&args.image)?;
+    image_choice::refuse_twin(&image.variant)?;
     let start = match &args.start {
         None => Time::now(),
         Some(text) => Time::parse(text)

@@ -74,7 +74,7 @@ struct Place {
 
 #[derive(Clone, Debug, clap::Args)]
 struct KeyFolder {
-    /// Folder of the keys, when it is not the usual one
+    /// Folder of the keys, when it is not update-keys in the user's data folder
     #[arg(long)]
     keys: Option<PathBuf>,
 }

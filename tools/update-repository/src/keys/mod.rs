@@ -163,7 +163,9 @@ impl Keys {
     ) -> Result<Progress> {
         if folder.exists() {
             bail!(
-                "{} exists already; keys are never overwritten",
+                "{} exists already, and keys are never overwritten: `repo add` signs with \
+                 them. Scenarios make them, too, when there are none; to have others, move the \
+                 folder away and build the images again that are to trust them",
                 folder.display()
             );
         }
