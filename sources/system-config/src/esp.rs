@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use boot_slots::layout::Role;
 use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 
 const PLACE: &str = "/run/bulkhead/esp";
 /// Held by whoever has it mounted.
@@ -32,6 +32,8 @@ impl Esp {
         let lock = Flock::lock(lock, FlockArg::LockExclusive)
             .map_err(|(_, error)| error)
             .with_context(|| format!("locking {LOCK}"))?;
+        // Whoever had the lock before may have been killed while it was mounted.
+        while umount2(PLACE, MntFlags::MNT_DETACH).is_ok() {}
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(
             Some(&device),

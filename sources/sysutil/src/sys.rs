@@ -1,5 +1,6 @@
 //! System calls that neither std nor nix wraps: resizing a partition that is
-//! in use, growing a mounted ext4, SELinux labels, the size of a terminal.
+//! in use, growing a mounted ext4, SELinux labels, the size of a terminal, whether the clock
+//! is right.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -186,6 +187,15 @@ pub fn selinux_label(path: &Path) -> Result<Option<String>> {
             Err(error).with_context(|| format!("reading the SELinux label of {}", path.display()))
         }
     }
+}
+
+/// Whether something keeps the clock right, as whoever does tells the kernel.
+pub fn clock_is_synchronised() -> bool {
+    // SAFETY: zeros are a valid `timex`, which asks for nothing to be changed.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: it is written to by the call alone.
+    let clock = unsafe { libc::adjtimex(&mut state) };
+    clock != -1 && clock != libc::TIME_ERROR
 }
 
 #[cfg(test)]

@@ -48,6 +48,16 @@ impl FromStr for VersionLock {
     }
 }
 
+impl VersionLock {
+    /// Whether it lets a host go to a version.
+    pub fn allows(&self, version: &Version) -> bool {
+        match self {
+            Self::Latest => true,
+            Self::Version(only) => only == version,
+        }
+    }
+}
+
 impl Manifest {
     /// The releases for a host's variant and architecture that are not recalled, newest first.
     pub fn available(&self, host: &Host) -> Vec<&Update> {

@@ -16,6 +16,7 @@ use api_types::{
     BOOT_COMPLAINT, UPDATE_LOCK, UPDATE_STATUS, UpdateCommand, UpdateCommandResult,
     UpdateCommandStatus, UpdateImage, UpdateStatus,
 };
+use boot_slots::entry::compare_versions;
 use boot_slots::layout::Role;
 use boot_slots::record::BootRecord;
 use boot_slots::verity::{RootHash, Tree};
@@ -31,7 +32,7 @@ use update_metadata::{Host as Chooser, Update, Version, VersionLock};
 
 use crate::connect::Connector;
 use crate::kernel_image;
-use crate::repository::Repository;
+use crate::repository::{self, Repository};
 use crate::slot::{self, Disk};
 use crate::state::{Facts, Outcome, Record, Refusal, StagedImage};
 
@@ -61,6 +62,8 @@ pub struct Host<D> {
     pub version: String,
     /// Root hash of the image that runs.
     pub root_hash: RootHash,
+    /// Whether its clock is known to be right.
+    pub has_right_clock: bool,
 }
 
 /// `settings.updates`.
@@ -96,7 +99,7 @@ impl<D: Disk> Host<D> {
         command: UpdateCommand,
         begun: impl FnOnce(Result<(), &Refusal>) -> Result<()>,
     ) -> Result<Result<Ended, Refusal>> {
-        let Some(_lock) = self.lock_soon()? else {
+        let Some(_lock) = self.lock()? else {
             begun(Err(&Refusal::Busy))?;
             return Ok(Err(Refusal::Busy));
         };
@@ -112,8 +115,11 @@ impl<D: Disk> Host<D> {
             UpdateCommand::Activate => self.activate(&mut record),
             UpdateCommand::Deactivate => self.deactivate(&mut record),
         };
+        // Whoever settles what a boot has decided may have waited for this command to end.
+        let facts = self.facts()?;
+        self.reconcile(&mut record, &facts);
         record.last = Some(result(command, &done));
-        self.save(&record, &self.facts()?)?;
+        self.save(&record, &facts)?;
         Ok(Ok(match done {
             Ok(()) => Ended::Done,
             Err(error) => Ended::Failed(error),
@@ -121,9 +127,12 @@ impl<D: Disk> Host<D> {
     }
 
     /// Brings what is told about updates up to date after a boot. Nothing is done where
-    /// nobody ever asked for updates.
+    /// nobody ever asked for updates, nor while a command is at work, which does the same at
+    /// its end.
     pub fn settle(&self) -> Result<()> {
-        let _lock = self.lock()?;
+        let Some(_lock) = self.lock()? else {
+            return Ok(());
+        };
         if !self.root.join(UPDATE_STATUS).exists() {
             return Ok(());
         }
@@ -148,14 +157,14 @@ impl<D: Disk> Host<D> {
         let available = manifest.available(&chooser);
         let is_offered = |image: &StagedImage| {
             (available.iter()).any(|update| {
-                let root_hash = update.root_hash.as_deref();
-                update.version == image.version && root_hash == Some(&image.root_hash)
-            })
+                let root_hash = update.root_hash.as_deref().unwrap_or_default();
+                update.version == image.version && image.root_hash.eq_ignore_ascii_case(root_hash)
+            }) && chooser.lock.allows(&image.version)
         };
         let waiting = record.waiting(facts).filter(|image| !is_offered(image));
         if let Some(version) = waiting.map(|image| image.version.to_string()) {
             self.withdraw(&version)?;
-            tracing::warn!(version, "the prepared update is not offered any more");
+            tracing::warn!(version, "the prepared update is not to be had any more");
             record.staged = None;
         }
         let chosen = manifest.choose(&chooser, Time::now());
@@ -179,14 +188,22 @@ impl<D: Disk> Host<D> {
             version: update.version.clone(),
             root_hash: root_hash.to_string(),
         };
-        if record.staged.as_ref() == Some(&image) {
-            tracing::info!(version = %image.version, "it is prepared already");
-            return Ok(());
-        }
         let version = image.version.to_string();
+        ensure!(version != self.version, "version {version} runs already");
 
         let running = slot::running_slot(&self.disk, &self.root_hash)?;
         let target = running.other();
+        if record.staged.as_ref() == Some(&image) {
+            let kernel_image = repository.file(&update.images.boot)?;
+            let is_whole = slot::holds_whole(&self.disk, target, &root_hash)? && {
+                kernel_image::is_here(&self.disk, &version, &kernel_image.digest)?
+            };
+            if is_whole {
+                tracing::info!(version, "it is prepared already");
+                return Ok(());
+            }
+            tracing::warn!(version, "what was prepared is damaged: it is prepared anew");
+        }
         let tree = wait_for(repository.read(&update.images.hash, TREE_MAX))?;
         let tree = Tree::read(&tree, &root_hash)
             .with_context(|| format!("checking {}", update.images.hash.as_str()))?;
@@ -237,12 +254,13 @@ impl<D: Disk> Host<D> {
         let image = record.staged.as_ref().context("nothing is prepared")?;
         let version = image.version.to_string();
         self.disk.with_esp(|esp| {
-            boot_slots::bless::activate(esp, &version)?;
-            let first = boot_slots::bless::list(esp)?.into_iter().next();
-            // An older version comes first only when the running one does not.
-            if first.is_some_and(|entry| entry.version == self.version) {
+            // An older version comes first only when the running one stands back. That goes
+            // before, so that a cut leaves no image with tries that nobody knows of; of two
+            // that are withheld the newer one boots.
+            if compare_versions(&version, &self.version).is_lt() {
                 boot_slots::bless::withhold(esp, &self.version)?;
             }
+            boot_slots::bless::activate(esp, &version)?;
             Ok(())
         })
     }
@@ -255,8 +273,8 @@ impl<D: Disk> Host<D> {
     /// Has the running version boot next, and not this one.
     fn withdraw(&self, version: &str) -> Result<()> {
         self.disk.with_esp(|esp| {
-            boot_slots::bless::bless(esp, &self.version)?;
             boot_slots::bless::withhold(esp, version)?;
+            boot_slots::bless::bless(esp, &self.version)?;
             Ok(())
         })
     }
@@ -332,6 +350,9 @@ impl<D: Disk> Host<D> {
         );
         let trust = read_limited(&trust, LIMIT)?;
         let seen = self.root.join(SEEN);
+        if self.has_right_clock {
+            repository::forget_time_ahead(&seen)?;
+        }
         let connector = self.connector.clone();
         Repository::load(connector, &trust, metadata, targets, &seen).await
     }
@@ -347,7 +368,12 @@ impl<D: Disk> Host<D> {
     fn look(&self) -> Result<(Record, Facts)> {
         let mut record = self.record()?;
         let facts = self.facts()?;
-        match record.reconcile(&facts) {
+        self.reconcile(&mut record, &facts);
+        Ok((record, facts))
+    }
+
+    fn reconcile(&self, record: &mut Record, facts: &Facts) {
+        match record.reconcile(facts) {
             None => {}
             Some(Outcome::Done(version)) => tracing::info!(%version, "the update is done"),
             Some(Outcome::Lost(version, why)) => {
@@ -359,7 +385,6 @@ impl<D: Disk> Host<D> {
                 record.last = Some(result(UpdateCommand::Activate, &Err(error)));
             }
         }
-        Ok((record, facts))
     }
 
     fn record(&self) -> Result<Record> {
@@ -419,18 +444,20 @@ impl<D: Disk> Host<D> {
         Some((complaint.version, complaint.complaint))
     }
 
-    /// One command at a time. The lock ends with the process, whatever ends that.
-    fn lock(&self) -> Result<Flock<File>> {
-        let (file, path) = self.lock_file()?;
-        Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, error)| error)
-            .with_context(|| format!("locking {}", path.display()))
-    }
-
-    /// The lock, unless another command holds it. Whoever asks whether one does has it for a
-    /// moment, too.
-    fn lock_soon(&self) -> Result<Option<Flock<File>>> {
-        let (mut file, path) = self.lock_file()?;
+    /// One command at a time: the lock, unless another one holds it. It ends with the process,
+    /// whatever ends that. Whoever asks whether it is held has it for a moment, too.
+    fn lock(&self) -> Result<Option<Flock<File>>> {
+        let path = self.root.join(UPDATE_LOCK);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("making the folder {}", folder.display()))?;
+        }
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("opening {}", path.display()))?;
         for _ in 0..LOCK_TRIES {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => return Ok(Some(lock)),
@@ -442,21 +469,6 @@ impl<D: Disk> Host<D> {
             std::thread::sleep(LOCK_PAUSE);
         }
         Ok(None)
-    }
-
-    fn lock_file(&self) -> Result<(File, PathBuf)> {
-        let path = self.root.join(UPDATE_LOCK);
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("making the folder {}", folder.display()))?;
-        }
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .with_context(|| format!("opening {}", path.display()))?;
-        Ok((file, path))
     }
 }
 
@@ -499,7 +511,9 @@ fn wait_for<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         let mut stop = signal(SignalKind::terminate()).context("listening for signals")?;
         tokio::select! {
             done = work => done,
-            _ = stop.recv() => bail!("stopped before it was done, as when the host shuts down"),
+            _ = stop.recv() => bail!(
+                "stopped before it was done, as when the host shuts down, or after too long"
+            ),
         }
     })
 }

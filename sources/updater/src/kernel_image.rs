@@ -4,6 +4,8 @@
 //! that runs has, too, is copied from there, block by block as for a root. It is put together
 //! in memory: the EFI system partition is mounted for moments only, and gets it whole.
 
+use std::io;
+
 use anyhow::{Context, Result, ensure};
 use boot_slots::bless;
 use boot_slots::blocks::BlockList;
@@ -53,6 +55,21 @@ pub async fn fetch(
     };
     check(&image, version, root_hash).with_context(|| format!("checking {name}"))?;
     Ok(image)
+}
+
+/// Whether the one of a version is there, with this digest.
+pub fn is_here(disk: &impl Disk, version: &str, digest: &[u8]) -> Result<bool> {
+    disk.with_esp(|esp| {
+        let mut hash = Sha256::new();
+        let read = bless::open(esp, version)
+            .map_err(anyhow::Error::from)
+            .and_then(|mut file| Ok(io::copy(&mut file, &mut hash)?));
+        if let Err(error) = read {
+            tracing::warn!("the kernel image of {version}: {error:#}");
+            return Ok(false);
+        }
+        Ok(hash.finalize().as_slice() == digest)
+    })
 }
 
 async fn by_blocks(

@@ -48,6 +48,7 @@ fn run(command: &Command) -> Result<()> {
         connector: Connector::of_host(Path::new("/")),
         version: image.version,
         root_hash: image.root,
+        has_right_clock: sysutil::sys::clock_is_synchronised(),
     };
     let command = match command {
         Command::Refresh => UpdateCommand::Refresh,

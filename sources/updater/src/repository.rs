@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::TryStreamExt;
+use sysutil::fs::read_text_if_present;
 use sysutil::time::Time;
 use tough::schema::Target;
 use tough::{RepositoryLoader, TargetName as ToughName};
@@ -49,7 +50,6 @@ impl Repository {
         let targets = folder(targets)?;
         std::fs::create_dir_all(seen)
             .with_context(|| format!("making the folder {}", seen.display()))?;
-        forget_time_ahead(seen)?;
         let loader = RepositoryLoader::new(&root, folder(metadata)?, targets.clone());
         let http = Http(connector.clone());
         let loaded = (loader.transport(http).datastore(seen).load()).await;
@@ -139,21 +139,22 @@ fn folder(address: &str) -> Result<Url> {
 }
 
 /// `tough` takes nothing any more once the clock is behind the time that it saw last, which it
-/// keeps in this file. A clock that was ahead and is right again would stop updates until that
-/// time comes: the clock is believed, as it is for when metadata expires. That metadata is not
-/// older than what was seen is known by its versions.
-fn forget_time_ahead(seen: &Path) -> Result<()> {
+/// keeps in the folder `seen`. This is for a host whose clock was ahead once and is right now:
+/// it would take nothing until that time comes.
+pub fn forget_time_ahead(seen: &Path) -> Result<()> {
     let path = seen.join("latest_known_time.json");
-    let Some(text) = sysutil::fs::read_text_if_present(&path, 256)? else {
+    let Some(text) = read_text_if_present(&path, 256)? else {
         return Ok(());
     };
-    let time = Time::parse(&text);
-    if time.is_some_and(|time| time <= Time::now()) {
+    // With fractions of a second, as a JSON string.
+    let whole_seconds = text.trim().trim_matches('"').split(['.', 'Z']).next();
+    let time = whole_seconds.and_then(|text| Time::parse(&format!("{text}Z")));
+    if time.is_none_or(|time| time <= Time::now()) {
         return Ok(());
     }
     tracing::warn!(
         time = text.trim(),
-        "the clock was ahead when updates were looked for last"
+        "the clock was ahead when updates were looked for"
     );
     std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))
 }

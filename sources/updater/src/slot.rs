@@ -12,6 +12,7 @@ use boot_slots::ReadAt;
 use boot_slots::layout::{Role, Slot};
 use boot_slots::verity::{BLOCK_SIZE, RootHash, SUPERBLOCK_SIZE, Superblock, Tree, verify};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use tokio::task::yield_now;
 
 use crate::fill::{Filled, Filling, write};
 use crate::repository;
@@ -75,7 +76,10 @@ pub async fn fill(
     let mut filling = Filling::new(&root, image.length, tree.digests(), here)?;
     let source = disk.partition(Role::Root(slot.other()))?;
     filling.copy(&source).with_context(in_slot)?;
+    // Each of these may take a while, in which somebody may want it to stop.
+    yield_now().await;
     filling.keep(&root);
+    yield_now().await;
     filling.fetch(&mut image.server).await?;
     let (_, filled) = filling.done();
 
@@ -86,6 +90,7 @@ pub async fn fill(
         posix_fadvise(partition, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
             .with_context(in_slot)?;
     }
+    yield_now().await;
     let is_whole = verify(&root, tree.bytes(), tree.root_hash()).with_context(in_slot)?
         && holds_bytes(&verity, &tree.bytes()[BLOCK_SIZE..], BLOCK).with_context(in_slot)?;
     ensure!(
@@ -95,6 +100,20 @@ pub async fn fill(
     write(&verity, &tree.bytes()[..BLOCK_SIZE], 0).with_context(in_slot)?;
     verity.sync_all().with_context(in_slot)?;
     Ok(filled)
+}
+
+/// Whether a slot holds the image with this root hash, to the last block. One that cannot be
+/// read does not.
+pub fn holds_whole(disk: &impl Disk, slot: Slot, root_hash: &RootHash) -> Result<bool> {
+    let root = disk.partition(Role::Root(slot))?;
+    let partition = disk.partition(Role::Verity(slot))?;
+    let whole = Tree::read(&partition, root_hash)
+        .map_err(anyhow::Error::from)
+        .and_then(|tree| Ok(verify(&root, tree.bytes(), root_hash)?));
+    Ok(whole.unwrap_or_else(|error| {
+        tracing::warn!("slot {slot}: {error:#}");
+        false
+    }))
 }
 
 fn check_size(partition: &File, wanted: u64, role: Role) -> Result<()> {

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use api_types::{
     SlotStatus, UpdateCommand, UpdateCommandResult, UpdateImage, UpdateState, UpdateStatus,
 };
-use boot_slots::entry::{Entry, Tries};
+use boot_slots::entry::Entry;
 use serde::{Deserialize, Serialize};
 use update_metadata::Version;
 
@@ -82,9 +82,14 @@ pub struct Facts {
 }
 
 impl Facts {
-    fn tries(&self, version: &str) -> Option<Tries> {
-        let mut entries = (self.entries.iter()).filter(|entry| entry.version == version);
-        entries.next().map(|entry| entry.tries)
+    /// Whether the image of a version has used up its tries; nothing if there is none. A cut in
+    /// a rename may have left it a second name, which nobody counts on.
+    fn has_failed(&self, version: &str) -> Option<bool> {
+        let mut names = (self.entries.iter()).filter(|entry| entry.version == version);
+        let first = names.next()?;
+        let is_last = first.tries.is_exhausted();
+        let failed = |entry: &Entry| entry.tries.has_failed();
+        Some(is_last && (failed(first) || names.any(failed)))
     }
 
     fn holds(&self, image: &StagedImage) -> bool {
@@ -146,10 +151,12 @@ impl Record {
 
     /// Holds what is kept against what is there, and says what became of an update.
     pub fn reconcile(&mut self, facts: &Facts) -> Option<Outcome> {
+        let is_running = |version: &Version| version.to_string() == facts.running.version;
+        self.chosen.take_if(|version| is_running(version));
         let image = self.staged.as_ref()?;
         let version = image.version.clone();
         let name = version.to_string();
-        if name == facts.running.version {
+        if is_running(&version) {
             if !facts.is_blessed {
                 return None;
             }
@@ -157,12 +164,12 @@ impl Record {
             self.forget();
             return Some(Outcome::Done(version));
         }
-        match facts.tries(&name) {
+        match facts.has_failed(&name) {
             None => {
                 self.forget();
                 Some(Outcome::Lost(version, "its kernel image is gone"))
             }
-            Some(tries) if tries.has_failed() => {
+            Some(true) => {
                 let why = match &facts.complaint {
                     Some((complained, why)) if *complained == name => why.clone(),
                     _ => "its boots ended before it could say why".to_string(),
@@ -283,10 +290,12 @@ mod tests {
                 variant: "v".into(),
             },
             is_blessed: true,
-            entries: entries
-                .iter()
-                .map(|name| Entry::parse(name).unwrap())
-                .collect(),
+            entries: {
+                let entries = entries.iter().map(|name| Entry::parse(name).unwrap());
+                let mut entries: Vec<_> = entries.collect();
+                entries.sort_by(Entry::boot_order);
+                entries
+            },
             other_slot: Some(format!("{other}-first-half")),
             complaint: Some(("2.0.0".into(), "failed: a.service".into())),
         }
@@ -311,6 +320,15 @@ mod tests {
             (READY, "2.0.0", None),
             (
                 &["bulkhead_1.0.0.efi", "bulkhead_2.0.0+0-3.efi"],
+                "2.0.0",
+                Some(given_up()),
+            ),
+            (
+                &[
+                    "bulkhead_1.0.0.efi",
+                    "bulkhead_2.0.0+0-3.efi",
+                    "bulkhead_2.0.0+0.efi",
+                ],
                 "2.0.0",
                 Some(given_up()),
             ),
@@ -370,7 +388,7 @@ mod tests {
             staged: Some(staged("0.9.0")),
             ..Record::default()
         };
-        let half = facts(&["bulkhead_1.0.0.efi", "bulkhead_0.9.0+3.efi"], "0.9.0");
+        let half = facts(&["bulkhead_1.0.0+0.efi", "bulkhead_0.9.0+0.efi"], "0.9.0");
         assert_eq!(record.state(&half), UpdateState::Staged);
         let whole = facts(&["bulkhead_0.9.0+3.efi", "bulkhead_1.0.0+0.efi"], "0.9.0");
         assert_eq!(record.state(&whole), UpdateState::Ready);

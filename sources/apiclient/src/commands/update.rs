@@ -170,8 +170,8 @@ const DEACTIVATE: Action = Action {
 
 /// How many looks may fail for another reason than that a command is running.
 const MOST_FAILURES: u32 = 5;
-/// How many looks in a row may find that nothing is running and nothing has ended. A command
-/// that was killed leaves that behind.
+/// How many looks in a row may find that nothing is running and that it has not ended. A
+/// command that was killed leaves that behind.
 const MOST_SILENCE: u32 = 10;
 
 impl Action {
@@ -204,8 +204,9 @@ impl Action {
                     continue;
                 }
             };
-            let recent = (status.most_recent_command.as_ref())
-                .filter(|recent| before.as_ref() != Some(&recent.timestamp));
+            let recent = (status.most_recent_command.as_ref()).filter(|recent| {
+                recent.cmd_type == self.command && before.as_ref() != Some(&recent.timestamp)
+            });
             let Some(recent) = recent else {
                 silence += 1;
                 if silence >= MOST_SILENCE {
@@ -216,9 +217,6 @@ impl Action {
                 }
                 continue;
             };
-            if recent.cmd_type != self.command {
-                continue;
-            }
             if recent.cmd_status == UpdateCommandStatus::Success {
                 return Ok((status, shown));
             }

@@ -283,9 +283,14 @@ impl Fixture {
 
     /// Has the host look for updates at an address.
     pub fn look_at(&self, url: &str) {
+        self.look_for("latest", url);
+    }
+
+    /// The same, for what a lock allows.
+    pub fn look_for(&self, lock: &str, url: &str) {
         let settings = format!(
             "metadata-base-url = \"{url}/v/{ARCH}\"\ntargets-base-url = \"{url}/targets\"\nseed \
-             = 5\nversion-lock = \"latest\"\nignore-waves = false\n",
+             = 5\nversion-lock = \"{lock}\"\nignore-waves = false\n",
         );
         let path = self.folder.path().join("host/etc/bulkhead/updates.toml");
         fs::write(path, settings).unwrap();
@@ -336,6 +341,7 @@ impl Fixture {
             connector: self.connector.clone(),
             version: version.to_string(),
             root_hash,
+            has_right_clock: true,
         }
     }
 

@@ -44,6 +44,7 @@ fn victim() {
         connector: connector(&folder, Matcher::builder()),
         version: "1.0.0".to_string(),
         root_hash,
+        has_right_clock: true,
     };
     for command in COMMANDS {
         // What the state does not allow is refused.

@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
 
 use api_types::{UpdateCommand, UpdateState};
 use boot_slots::bless::FOLDER;
-use boot_slots::layout::Role;
+use boot_slots::layout::{Role, Slot};
 use boot_slots::record::BootRecord;
 use boot_slots::verity::{BLOCK_SIZE, Tree, Verity};
 use sysutil::time::Time;
 use test_vm::files::Manner;
 use update_repository::{Keys, predict};
+use updater::commands::Ended;
+use updater::repository::forget_time_ahead;
 use updater::slot::Disk;
 use updater::state::Refusal;
 
@@ -190,6 +193,55 @@ fn what_is_prepared_is_not_fetched_again() {
 }
 
 #[test]
+fn what_is_prepared_and_damaged_is_prepared_anew() {
+    let fixture = Fixture::new();
+    let root = fixture.release("2.0.0", 500..1_100);
+    let _server = fixture.serve(Manner::Ranges);
+    fixture.done(&[Refresh, Prepare]);
+    let disk = fixture.disk();
+    let slot = Files(&disk).partition(Role::Root(Slot::B)).unwrap();
+    slot.write_all_at(b"x", 300 * BLOCK_SIZE as u64).unwrap();
+    fixture.done(&[Prepare]);
+    assert!(fixture.slot_b_holds(&root));
+    let kernel_image = disk.join("esp").join(FOLDER).join("bulkhead_2.0.0+0.efi");
+    fs::write(&kernel_image, "x").unwrap();
+    fixture.done(&[Prepare]);
+    assert!(fs::read(&kernel_image).unwrap() == kernel("2.0.0", &root, 1..100));
+}
+
+#[test]
+fn an_older_version_boots_next_and_does_not() {
+    let fixture = Fixture::new();
+    fixture.release("0.9.0", 500..1_100);
+    let server = fixture.serve(Manner::Ranges);
+    fixture.look_for("v0.9.0", &format!("http://127.0.0.1:{}", server.port));
+    fixture.done(&[Refresh, Prepare, Activate]);
+    assert_eq!(fixture.status().update_state, UpdateState::Ready);
+    assert_eq!(
+        fixture.kernel_images(),
+        ["bulkhead_0.9.0+3.efi", "bulkhead_1.0.0+0.efi"]
+    );
+    fixture.done(&[Deactivate]);
+    assert_eq!(
+        fixture.kernel_images(),
+        ["bulkhead_0.9.0+0.efi", "bulkhead_1.0.0.efi"]
+    );
+}
+
+#[test]
+fn a_freeze_reaches_what_is_ready() {
+    let fixture = Fixture::new();
+    fixture.release("2.0.0", 500..1_100);
+    let server = fixture.serve(Manner::Ranges);
+    fixture.done(&[Refresh, Prepare, Activate]);
+    fixture.look_for("v1.0.0", &format!("http://127.0.0.1:{}", server.port));
+    fixture.done(&[Refresh]);
+    assert_eq!(fixture.status().update_state, UpdateState::Idle);
+    let next = boot_slots::bless::list(&fixture.disk().join("esp")).unwrap();
+    assert_eq!(next[0].version, "1.0.0");
+}
+
+#[test]
 fn what_another_update_has_left_in_place_is_not_fetched_again() {
     let fixture = Fixture::new();
     fixture.release("2.0.0", 500..1_100);
@@ -212,7 +264,20 @@ fn a_clock_that_goes_back_does_not_stop_updates() {
     let seen = (fixture.folder.path()).join("host/var/lib/bulkhead/updates/metadata");
     let times = seen.join("latest_known_time.json");
     assert!(times.exists());
-    fs::write(&times, "\"2999-01-01T00:00:00Z\"").unwrap();
+    let before = fs::read(&times).unwrap();
+    forget_time_ahead(&seen).unwrap();
+    assert_eq!(fs::read(&times).unwrap(), before, "it is not ahead");
+    fs::write(&times, "\"2999-01-01T00:00:00.5Z\"").unwrap();
+    let disk = fixture.disk();
+    let mut host = fixture.host(("1.0.0", fixture.running.root_hash), Files(&disk));
+    host.has_right_clock = false;
+    let Ok(Ended::Failed(error)) = host.run(Refresh, |_| Ok(())).unwrap() else {
+        panic!("a clock that may be wrong is believed");
+    };
+    assert!(
+        format!("{error:#}").contains("stepped backward"),
+        "{error:#}"
+    );
     fixture.done(&[Refresh]);
 }
 
