@@ -12,6 +12,7 @@
 mod command_line;
 mod demotion;
 mod device_mapper;
+mod device_nodes;
 mod disks;
 mod etc;
 mod kernel_modules;
@@ -77,6 +78,7 @@ fn boot(restart: &mut Restart) -> Result<std::convert::Infallible, Failure> {
     if let Err(failure) = memory::fit_reserve() {
         log::warn(&failure.to_string());
     }
+    device_nodes::make(Path::new(ROOT), Path::new("/dev"));
     mounts::switch_root(Path::new(ROOT))?;
     log::mark("starting systemd");
     let error = Command::new(SYSTEMD)
