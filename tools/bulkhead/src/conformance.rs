@@ -94,7 +94,11 @@ pub fn run(args: Args) -> Result<()> {
     let arch = Arch::X86_64;
     let (variant, twin) = vm::pair(&project, Some(&args.variant));
     let image = vm::image(&project, &twin, arch, !args.no_build, &progress)?;
-    let programs = vm::cluster_programs(&project, &variant, arch, &[PACKAGE], &progress)?;
+    let more = vm::More {
+        contained: &[PACKAGE],
+        ..vm::More::default()
+    };
+    let programs = vm::cluster_programs(&project, &variant, arch, &more, &progress)?;
 
     let folder = project.build_dir().join("conformance");
     let _lock = run::claim(&folder)?;

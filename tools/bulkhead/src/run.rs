@@ -90,7 +90,7 @@ pub fn run(args: Args) -> Result<()> {
             &project,
             &variant,
             args.arch,
-            &[],
+            &vm::More::default(),
             &progress,
         )?),
         false => None,

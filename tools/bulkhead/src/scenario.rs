@@ -56,11 +56,14 @@ pub fn run(args: Args) -> Result<()> {
     let variant = vm::image(&project, &variant, arch, !args.no_build, &progress)?;
     let twin = vm::image(&project, &twin, arch, !args.no_build, &progress)?;
     // Kept until the last scenario has run: the store may drop what nobody uses.
-    let more: Vec<&str> = chosen
-        .iter()
-        .flat_map(|scenario| scenario.packages())
-        .copied()
-        .collect();
+    let [beside, contained] = [Scenario::packages_beside, Scenario::packages].map(|packages| {
+        let packages = chosen.iter().flat_map(|scenario| packages(scenario));
+        packages.copied().collect::<Vec<_>>()
+    });
+    let more = vm::More {
+        beside: &beside,
+        contained: &contained,
+    };
     let programs = match chosen.iter().any(|scenario| scenario.cluster) {
         true => Some(vm::cluster_programs(
             &project,

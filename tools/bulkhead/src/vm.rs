@@ -146,21 +146,34 @@ impl Deref for ClusterPrograms {
     }
 }
 
+/// Packages that a cluster has programs of beyond what every cluster has.
+#[derive(Debug, Default)]
+pub struct More<'a> {
+    /// Those that run beside machines.
+    pub beside: &'a [&'a str],
+    /// Those that run in containers.
+    pub contained: &'a [&'a str],
+}
+
 /// Builds the programs that a cluster needs besides its nodes, which are of `variant` and
-/// for `arch`: the control plane has their version. `more` are packages for containers.
+/// for `arch`: the control plane has their version. `more` are further packages.
 /// kube-proxy is there for the workstation's architecture alone, since it is built with
 /// the control plane.
 pub fn cluster_programs(
     project: &Project,
     variant: &str,
     arch: Arch,
-    more: &[&str],
+    more: &More<'_>,
     progress: &Progress,
 ) -> Result<ClusterPrograms> {
     let kubernetes = kubernetes_of(variant)?;
     let control_plane = format!("kube-control-plane-{kubernetes}");
-    let beside = ["busybox", "etcd", &control_plane, "registry"];
-    let contained = [&["busybox", "nft"], more].concat();
+    let beside = [
+        &["busybox", "etcd", &control_plane, "registry"],
+        more.beside,
+    ]
+    .concat();
+    let contained = [&["busybox", "nft"], more.contained].concat();
     let build = |names: &[&str], arch| {
         let names = names.iter().map(|name| Name::try_from((*name).to_string()));
         let names: Vec<Name> = names

@@ -28,6 +28,7 @@ pub(crate) mod two_nodes;
 pub(crate) mod update_power_cut;
 pub(crate) mod updates;
 pub(crate) mod user_data;
+pub(crate) mod volumes;
 
 use anyhow::Result;
 use serde_json::Value;

@@ -550,8 +550,19 @@ impl<'a> Pods<'a> {
         self.node.cluster.plane.kubectl(&["logs", pod])
     }
 
+    /// The same of one of its containers.
+    pub(super) fn log_of(&self, pod: &str, container: &str) -> Result<String> {
+        self.node.cluster.plane.kubectl(&["logs", pod, container])
+    }
+
     pub(super) fn exec(&self, pod: &str, command: &[&str]) -> Result<String> {
         let arguments = [&["exec", pod, "--"], command].concat();
+        self.node.cluster.plane.kubectl(&arguments)
+    }
+
+    /// Runs a command in one of a pod's containers.
+    pub(super) fn exec_in(&self, pod: &str, container: &str, command: &[&str]) -> Result<String> {
+        let arguments = [&["exec", pod, "--container", container, "--"], command].concat();
         self.node.cluster.plane.kubectl(&arguments)
     }
 

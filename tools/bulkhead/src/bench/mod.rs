@@ -151,7 +151,13 @@ pub fn run(args: Args) -> Result<()> {
     if kubernetes.is_ok() {
         let next = vm::next_image(&project, &twin, Arch::X86_64, !args.no_build, &progress)?;
         eprintln!("A boot as a node of a cluster …");
-        let programs = vm::cluster_programs(&project, &variant, Arch::X86_64, &[], &progress)?;
+        let programs = vm::cluster_programs(
+            &project,
+            &variant,
+            Arch::X86_64,
+            &vm::More::default(),
+            &progress,
+        )?;
         let bulkhead = Candidate {
             name: "node",
             image: &image,

@@ -43,6 +43,23 @@ pub(super) fn agents(programs: &Programs) -> Result<Image> {
     Ok(with_shell(programs, layer))
 }
 
+/// The driver of volumes, and the programs that it runs.
+pub(super) fn volume_driver(programs: &Programs) -> Result<Image> {
+    const PROGRAM: &str = "csi-example";
+    let mut layer = Layer::new();
+    layer.tree("", programs.contained_tree(PROGRAM)?)?;
+    for folder in ["lib", "lib64"] {
+        layer.link(folder, &format!("usr/{folder}"))?;
+    }
+    layer.folder("tmp", 0o1777)?;
+    let config = Config {
+        entrypoint: vec![format!("/usr/bin/{PROGRAM}")],
+        environment: vec!["PATH=/usr/bin:/usr/sbin".to_string()],
+        ..Config::default()
+    };
+    Ok(programs.image(&config, layer))
+}
+
 /// Adds the packet filter's program and all libraries that it needs.
 fn add_packet_filter(layer: &mut Layer, programs: &Programs) -> Result<()> {
     layer.tree("", programs.contained_tree("nft")?)?;

@@ -8,11 +8,13 @@ mod conformance;
 mod control_plane;
 pub(crate) mod egress;
 mod images;
+mod nfs;
 mod registry;
 pub(crate) mod roles;
 
 pub use conformance::{Conformance, Selection};
 pub use control_plane::{ControlPlane, has_condition};
+pub use nfs::NfsServer;
 pub use oci_image::Architecture;
 pub use registry::Registry;
 
@@ -41,9 +43,10 @@ const POD_NETWORK: &str = include_str!("pod_network.yaml");
 const SERVICE_NETWORK: &str = include_str!("service_network.yaml");
 /// The image with the programs of busybox, in the registry.
 const TOOLS: &str = "tools:1";
-/// The image of agents, and that of kube-proxy.
+/// The images of agents, of kube-proxy, and of a driver of volumes.
 const AGENTS: &str = "agents:1";
 const SERVICE_PROXY: &str = "kube-proxy:1";
+const VOLUME_DRIVER: &str = "csi-example:1";
 
 /// A cluster that runs. Dropped, it is gone.
 #[derive(Debug)]
@@ -128,6 +131,13 @@ impl Cluster {
         let image = images::agents(self.plane.programs())?;
         self.registry.push(AGENTS, &image)?;
         Ok(self.registry.image(AGENTS))
+    }
+
+    /// Puts the image of a driver of volumes into the registry; returns its name.
+    pub fn add_volume_driver(&self) -> Result<String> {
+        let image = images::volume_driver(self.plane.programs())?;
+        self.registry.push(VOLUME_DRIVER, &image)?;
+        Ok(self.registry.image(VOLUME_DRIVER))
     }
 
     /// The name of an image with busybox, as nodes know it.
