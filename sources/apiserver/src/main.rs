@@ -34,6 +34,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<()> {
+    let kept = sysutil::listen::listen_fds()?;
     let host = Host::open(&arguments.root, Arc::new(Systemd))?;
     let variant = Variant::parse(&host.os().variant_id).ok();
     let metadata = Metadata::of(&arguments.root);
@@ -48,12 +49,12 @@ fn run(arguments: Arguments) -> Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?
-        .block_on(serve(arguments, App::new(host, booted.store)))
+        .block_on(serve(arguments, App::new(host, booted.store), kept))
 }
 
-async fn serve(arguments: Arguments, app: App) -> Result<()> {
+async fn serve(arguments: Arguments, app: App, kept: server::Kept) -> Result<()> {
     let is_host = arguments.root == Path::new("/");
-    let listener = server::listen(&arguments.socket, is_host.then_some(API_GROUP))?;
+    let listener = server::listen(&arguments.socket, is_host.then_some(API_GROUP), kept)?;
     sysutil::notify::ready()?;
     if is_host {
         sysutil::console::say("API ready");

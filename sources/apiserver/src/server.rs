@@ -15,8 +15,8 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, fchmod};
 use std::convert::Infallible;
 use std::fs;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,27 +48,25 @@ impl Default for Limits {
     }
 }
 
-/// Makes the socket, for its owner and the group `group` only. At no moment can
-/// anybody else connect.
-pub fn listen(path: &Path, group: Option<u32>) -> Result<UnixListener> {
-    // Left over when we were killed; binding needs the name free. It is bound
-    // under its final name, for by that name SELinux labels it.
-    let _ = fs::remove_file(path);
+/// The socket at `path`, for its owner and the group `group` only. At no moment can anybody
+/// else connect. It is one that the service manager has kept from a server before (`kept`),
+/// for a container has the file itself and not its name; or else a new one, which the service
+/// manager gets to keep.
+pub fn listen(path: &Path, group: Option<u32>, kept: Kept) -> Result<UnixListener> {
     let make = || format!("make the socket {}", path.display());
-    let socket = socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        None,
-    )
-    .with_context(make)?;
-    // The file gets the mode that the socket has when it is bound, less what the umask
-    // takes away. The umask itself is the whole process's and not ours to change.
-    fchmod(&socket, Mode::from_bits_truncate(0o660)).with_context(make)?;
-    let address = UnixAddr::new(path).with_context(make)?;
-    bind(socket.as_raw_fd(), &address).with_context(make)?;
-    listen_on(&socket, Backlog::MAXALLOWABLE).with_context(make)?;
-    let listener = UnixListener::from_std(socket.into()).with_context(make)?;
+    let kept = kept.into_iter().find(|(name, _)| name == KEPT_AS);
+    let socket = match kept {
+        Some((_, socket)) if is_socket(path) => socket,
+        // Without its file it would be for those alone who have that already.
+        _ => {
+            let socket = bind_anew(path).with_context(make)?;
+            sysutil::notify::keep(KEPT_AS, &socket)?;
+            socket
+        }
+    };
+    let listener = std::os::unix::net::UnixListener::from(socket);
+    listener.set_nonblocking(true).with_context(make)?;
+    let listener = UnixListener::from_std(listener).with_context(make)?;
     if let Some(group) = group {
         std::os::unix::fs::chown(path, None, Some(group))
             .with_context(|| format!("give {} to group {group}", path.display()))?;
@@ -76,6 +74,34 @@ pub fn listen(path: &Path, group: Option<u32>) -> Result<UnixListener> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))
         .with_context(|| format!("set the mode of {}", path.display()))?;
     Ok(listener)
+}
+
+/// What the service manager has handed over, by names.
+pub type Kept = Vec<(String, OwnedFd)>;
+
+/// The name by which it knows the socket.
+const KEPT_AS: &str = "api";
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
+fn bind_anew(path: &Path) -> Result<OwnedFd> {
+    // Left over when we were killed; binding needs the name free. It is bound
+    // under its final name, for by that name SELinux labels it.
+    let _ = fs::remove_file(path);
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // The file gets the mode that the socket has when it is bound, less what the umask
+    // takes away. The umask itself is the whole process's and not ours to change.
+    fchmod(&socket, Mode::from_bits_truncate(0o660))?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen_on(&socket, Backlog::MAXALLOWABLE)?;
+    Ok(socket)
 }
 
 /// Serves connections until `stop` is ready, then lets those that are being

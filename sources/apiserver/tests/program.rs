@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use apiclient::Client;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use std::fs;
-use std::io::Write;
+use std::io::{IoSliceMut, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
@@ -15,11 +17,18 @@ use tempfile::TempDir;
 struct Server {
     child: Child,
     socket: PathBuf,
+    /// What it has had its service manager keep, which is open in each that is started.
+    kept: Option<RawFd>,
 }
 
 impl Server {
     /// Starts the program and returns when it says that it is ready.
     fn start(root: &Path) -> Self {
+        Self::start_with(root, None)
+    }
+
+    /// The same with a socket that the service manager has kept.
+    fn start_with(root: &Path, kept: Option<RawFd>) -> Self {
         let notify = root.join("notify");
         let _ = fs::remove_file(&notify);
         let notified = UnixDatagram::bind(&notify).unwrap();
@@ -27,23 +36,39 @@ impl Server {
             .set_read_timeout(Some(Duration::from_secs(30)))
             .unwrap();
         let socket = root.join("api.sock");
-        let child = Command::new(env!("CARGO_BIN_EXE_apiserver"))
+        // The shell puts the socket where the service manager would.
+        let hand_over = match kept {
+            Some(number) => format!("exec 3<&{number}; export LISTEN_PID=$$; "),
+            None => String::new(),
+        };
+        let child = Command::new("sh")
+            .arg("-c")
+            .arg(hand_over + r#"exec "$0" "$@""#)
+            .arg(env!("CARGO_BIN_EXE_apiserver"))
             .arg("--root")
             .arg(root)
             .arg("--socket-path")
             .arg(&socket)
+            .env("LISTEN_FDS", "1")
+            .env("LISTEN_FDNAMES", "api")
             .env("NOTIFY_SOCKET", &notify)
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Self { child, socket };
+        let mut server = Self {
+            child,
+            socket,
+            kept: None,
+        };
         // It may ask for more time first.
-        let mut message = [0; 64];
-        while !message.starts_with(b"READY=1") {
-            message = [0; 64];
-            notified.recv(&mut message).unwrap();
+        loop {
+            let (message, descriptor) = receive(&notified);
+            match message.as_str() {
+                "READY=1" => return server,
+                "FDSTORE=1\nFDNAME=api" => server.kept = descriptor,
+                _ => {}
+            }
         }
-        server
     }
 
     /// The most memory that it has had, in bytes.
@@ -62,7 +87,27 @@ impl Drop for Server {
         // A test that fails leaves none behind.
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        // Who waits for an answer waits as long as somebody has the socket.
+        if let Some(kept) = self.kept {
+            nix::unistd::close(kept).unwrap();
+        }
     }
+}
+
+/// A message to the service manager, and the descriptor that comes with it.
+fn receive(notified: &UnixDatagram) -> (String, Option<RawFd>) {
+    let mut bytes = [0; 64];
+    let mut text = [IoSliceMut::new(&mut bytes)];
+    let mut room = nix::cmsg_space!(RawFd);
+    let flags = MsgFlags::empty();
+    let received = recvmsg::<()>(notified.as_raw_fd(), &mut text, Some(&mut room), flags).unwrap();
+    let descriptor = received.cmsgs().unwrap().find_map(|along| match along {
+        ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
+        _ => None,
+    });
+    let length = received.bytes;
+    let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+    (text, descriptor)
 }
 
 fn root() -> TempDir {
@@ -89,6 +134,38 @@ fn when_it_is_ready_the_socket_is_there_for_its_group() {
     server.kill();
     // The socket that is left over is in nobody's way.
     Server::start(root.path()).kill();
+}
+
+/// A container has the socket's file mounted, for which a second name of it stands here.
+#[test]
+fn whoever_has_the_socket_reaches_the_next_server_too() {
+    let root = root();
+    let mounted = root.path().join("mounted");
+    let ask = |socket: &Path| Client::new(socket).send("GET", "/os", None).map(drop);
+    let mut server = Server::start(root.path());
+    let kept = server.kept.take();
+    assert!(kept.is_some(), "nothing was given to be kept");
+    fs::hard_link(&server.socket, &mounted).unwrap();
+    server.kill();
+    // Who comes while there is none waits for the next.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ask(&mounted));
+        std::thread::sleep(Duration::from_millis(100));
+        let server = Server::start_with(root.path(), kept);
+        assert_eq!(server.kept, None, "another one was given to be kept");
+        waiting.join().unwrap().unwrap();
+        ask(&mounted).unwrap();
+        ask(&server.socket).unwrap();
+        fs::remove_file(&server.socket).unwrap();
+        server.kill();
+        // Who has only the name is worth as much.
+        let server = Server::start_with(root.path(), kept);
+        assert!(
+            server.kept.is_some(),
+            "the new one was not given to be kept"
+        );
+        ask(&server.socket).unwrap();
+    });
 }
 
 /// 64 transactions of 16 KiB that are open together, each asked for again and again, and

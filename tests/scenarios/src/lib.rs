@@ -344,7 +344,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "host-containers",
-        about: "host containers come from a registry, see of the host what they should, have commands run in them, and go when disabled",
+        about: "host containers come from a registry, see of the host what they should, have commands run in them, keep the API when its server is restarted, and go when disabled",
         tier: Tier::Two,
         budget: 240.0,
         cluster: true,

@@ -212,7 +212,7 @@ impl Running {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let listener = server::listen(&path, None).unwrap();
+                let listener = server::listen(&path, None, Vec::new()).unwrap();
                 tokio::spawn(app.clone().apply_as_wanted());
                 sender.send(()).unwrap();
                 server::serve(listener, app, limits, std::future::pending()).await;

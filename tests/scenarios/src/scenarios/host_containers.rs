@@ -18,11 +18,16 @@ const SAID: f64 = 60.0;
 pub(super) const CONTROL: &str = "host-containers@control.service";
 pub(super) const ADMIN: &str = "host-containers@admin.service";
 pub(super) const RUNTIME: &str = "host-containerd.service";
+const API: &str = "apiserver.service";
 const BROKEN: &str = "host-containers@broken.service";
 /// Where admin sees that the runtime has a folder for each container that has processes, or
 /// had.
 const BUNDLES: &str =
     "/.bottlerocket/rootfs/run/host-containerd/io.containerd.runtime.v2.task/default";
+
+/// As one with superpowers restarts the server.
+const RESTART_API: &str = "busybox chroot /.bottlerocket/rootfs /usr/bin/systemctl restart \
+                           apiserver.service";
 
 /// What each container says when it is done, and how it waits then.
 const WAIT: &str = "echo all tried; trap exit TERM; sleep 1000000 & wait";
@@ -209,6 +214,21 @@ pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
     // Not before: the next server starts containerd again.
     exec::the_server_is_killed(&host)?;
     stage.note("what ran by a server that was killed has ended");
+    // What runs loses the API neither by that nor by a restart in order.
+    let server = host.process(API)?;
+    // Who restarts it goes with it, for that runs by it, too.
+    let _ = exec::run_in(&host.client(), "admin", &["sh", "-c", RESTART_API], None);
+    machine.wait_until("there is another server", SAID, || {
+        host.process(API)
+            .is_ok_and(|process| ![server.as_str(), "0"].contains(&process.as_str()))
+    })?;
+    let ask = ["sh", "-c", "/usr/local/bin/apiclient get os"];
+    let (said, status) = exec::run_in(&host.client(), "control", &ask, None)?;
+    ensure!(
+        status == 0 && said.contains("variant_id"),
+        "the API's client in control ended with {status}: {said}"
+    );
+    stage.note("what ran before it reaches each server that comes after");
 
     // What the host replaces of its files is new in a container that runs, too.
     set(
