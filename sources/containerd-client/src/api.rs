@@ -77,7 +77,7 @@ pub struct Snapshot {
     pub key: String,
 }
 
-/// `services.snapshots.PrepareSnapshotRequest`.
+/// `services.snapshots`: `PrepareSnapshotRequest` and `ViewSnapshotRequest`.
 #[derive(Clone, PartialEq, Message)]
 pub struct PrepareSnapshot {
     #[prost(string, tag = "1")]

@@ -1,8 +1,9 @@
 //! Images that containerd has.
 
+use crate::SNAPSHOTTER;
 use crate::api::{
-    Content, DeleteImage, Descriptor, Fields, GetImage, Image, ImageMessage, Images, Nothing,
-    ReadContent, UpdateImage,
+    Content, DeleteImage, Descriptor, Fields, GetImage, Image, ImageMessage, Images, Mount, Mounts,
+    Nothing, PrepareSnapshot, ReadContent, Snapshot, UpdateImage,
 };
 use crate::grpc::{Answer, Client};
 use crate::layout::chains;
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::iter;
+use std::path::PathBuf;
 
 /// How an image wants to be run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +24,8 @@ pub struct ImageConfig {
     pub environment: Vec<String>,
     /// Where the program starts; empty for the root.
     pub working_folder: String,
-    /// The numbers of the user and the group that it is run as.
-    pub user: (u32, u32),
+    /// The user that it is run as, and perhaps a group, by names or numbers of its own.
+    pub user: String,
     /// The snapshot of all its layers.
     pub snapshot: String,
 }
@@ -186,23 +188,49 @@ pub async fn config(client: &Client, image: &Image) -> Result<ImageConfig> {
         arguments: how.cmd.unwrap_or_default(),
         environment: how.env.unwrap_or_default(),
         working_folder: how.working_dir.unwrap_or_default(),
-        user: numbers(&how.user.unwrap_or_default()).with_context(reading)?,
+        user: how.user.unwrap_or_default(),
         snapshot: snapshot.context("it has no layers").with_context(reading)?,
     })
 }
 
-/// The numbers of the user and the group that an image names as `user` or `user:group`. A
-/// user without a group has root's, as a user whom its image does not know has elsewhere.
-/// Names would need the image's own files, which nothing here reads.
-fn numbers(user: &str) -> Result<(u32, u32)> {
-    let number = |text: &str| match text {
-        "" | "root" => Ok(0),
-        text => text.parse().with_context(|| {
-            format!("it wants to be run as {user:?}; only numbers of users and groups are known")
-        }),
+/// The folders of an image's layers as they lie on the host, the top one first. `user` is
+/// whom it is for, for whom nobody else asks at the same time.
+pub async fn layers(client: &Client, user: &str, image: &ImageConfig) -> Result<Vec<PathBuf>> {
+    let looking = "cannot look into the image's layers";
+    let view = Snapshot {
+        snapshotter: SNAPSHOTTER.to_string(),
+        key: format!("layers for {user}"),
     };
-    let (user, group) = user.split_once(':').unwrap_or((user, ""));
-    Ok((number(user)?, number(group)?))
+    // One that a cut has left.
+    let remove = || client.ask::<Nothing>("snapshots.v1.Snapshots/Remove", None, &view);
+    remove().await.context(looking)?;
+    let request = PrepareSnapshot {
+        snapshotter: view.snapshotter.clone(),
+        key: view.key.clone(),
+        parent: image.snapshot.clone(),
+    };
+    let mounts: Mounts = client
+        .call("snapshots.v1.Snapshots/View", None, &request)
+        .await
+        .context(looking)?;
+    // They are there as long as the image is.
+    remove().await.context(looking)?;
+    folders(&mounts.mounts).context(looking)
+}
+
+/// The folders that are read through what is mounted so.
+fn folders(mounts: &[Mount]) -> Result<Vec<PathBuf>> {
+    const LOWER: &str = "lowerdir=";
+    let [mount] = mounts else {
+        bail!("{} mounts are to be made for them", mounts.len());
+    };
+    let mut options = mount.options.iter();
+    let lower = options.find_map(|option| option.strip_prefix(LOWER));
+    Ok(match (mount.kind.as_str(), lower) {
+        ("overlay", Some(lower)) => lower.split(':').map(PathBuf::from).collect(),
+        ("bind", _) => vec![PathBuf::from(&mount.source)],
+        (kind, _) => bail!("they would be mounted as {kind}"),
+    })
 }
 
 /// The processor architecture, as images name it.
@@ -302,20 +330,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_are_numbers() {
-        for (text, expected) in [
-            ("", (0, 0)),
-            ("root", (0, 0)),
-            ("1000", (1000, 0)),
-            ("1000:100", (1000, 100)),
-            ("0:274", (0, 274)),
-        ] {
-            assert_eq!(numbers(text).unwrap(), expected, "{text}");
-        }
-        for text in ["nobody", "1000:api", "-1", "1:2:3"] {
-            let error = format!("{:#}", numbers(text).unwrap_err());
-            assert!(error.contains(&format!("run as {text:?}")), "{error}");
-        }
+    fn layers_are_folders() {
+        let check = |kind: &str, options: &[&str], expected: Option<&[&str]>| {
+            let mount = Mount {
+                kind: kind.to_string(),
+                source: "/layer".to_string(),
+                options: options.iter().map(|option| option.to_string()).collect(),
+                ..Mount::default()
+            };
+            let found = folders(&[mount]).ok();
+            let expected = expected.map(|all| all.iter().map(PathBuf::from).collect());
+            assert_eq!(found, expected, "{kind} {options:?}");
+        };
+        check("bind", &["ro", "rbind"], Some(&["/layer"]));
+        check(
+            "overlay",
+            &["index=off", "lowerdir=/b:/a"],
+            Some(&["/b", "/a"]),
+        );
+        check("overlay", &["index=off"], None);
+        check("erofs", &["ro"], None);
+        assert!(folders(&[]).is_err());
     }
 
     #[test]

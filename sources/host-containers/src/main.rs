@@ -7,7 +7,8 @@
 //!
 //! What they are is rendered from the settings, a file for each that is to run
 //! ([`config`]). [`run`] brings one up and stays with it; [`spec`] is what the runtime
-//! is told of it: what it sees of the host and what it may do there.
+//! is told of it: what it sees of the host and what it may do there; [`users`] finds whom its
+//! image wants it to be run as.
 
 mod bootstrap;
 mod config;
@@ -17,6 +18,7 @@ mod host_files;
 mod reconcile;
 mod run;
 mod spec;
+mod users;
 
 use anyhow::{Context, bail};
 use std::process::ExitCode;

@@ -4,6 +4,7 @@ use crate::config::{Config, Kind};
 use crate::credentials::Registries;
 use crate::host_files::Copies;
 use crate::spec::{Container, Powers};
+use crate::users;
 use anyhow::{Context, Result, bail};
 use containerd_client::import::import;
 use containerd_client::task::{self, Pipes, Process};
@@ -91,6 +92,10 @@ async fn run_with(client: &Client, kind: Kind, name: &str, config: &Config) -> R
         image = get_image(client, kind, &id, &config.source) => image?,
         _ = end.recv() => return Ok(End::Asked),
     };
+    let layers = match users::is_root(&image.user) {
+        true => Vec::new(),
+        false => image::layers(client, &id, &image).await?,
+    };
     let copies = Copies::make(&id)?;
     let mounts: Vec<_> = copies.mounts().collect();
     let spec = Container {
@@ -99,6 +104,7 @@ async fn run_with(client: &Client, kind: Kind, name: &str, config: &Config) -> R
         powers,
         command: &config.command,
         image: &image,
+        user: &users::find(&image.user, &layers)?,
         folder: &kind.folder(name),
         copies: &mounts,
         proxy: &proxy()?,

@@ -9,6 +9,7 @@
 //! prepare disks; the policy keeps it from the host's processes.
 
 use crate::config::Kind;
+use crate::users::User;
 use containerd_client::image::ImageConfig;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -193,6 +194,8 @@ pub struct Container<'a> {
     pub command: &'a [String],
     /// How the image wants to be run.
     pub image: &'a ImageConfig,
+    /// Whom it is run as.
+    pub user: &'a User,
     /// Its own folder on the host.
     pub folder: &'a Path,
     /// Its copies of the host's files: where they are in it, and where they lie.
@@ -286,7 +289,11 @@ impl Container<'_> {
             "args": arguments,
             "env": environment,
             "cwd": folder,
-            "user": { "uid": self.image.user.0, "gid": self.image.user.1 },
+            "user": {
+                "uid": self.user.user,
+                "gid": self.user.group,
+                "additionalGids": self.user.more,
+            },
             "oomScoreAdj": OUT_OF_MEMORY,
             "capabilities": {
                 "bounding": capabilities,
@@ -453,7 +460,6 @@ mod tests {
         let image = ImageConfig {
             entrypoint: vec!["/start".to_string()],
             arguments: vec!["now".to_string()],
-            user: (1000, 100),
             ..ImageConfig::default()
         };
         let kind = match powers {
@@ -466,6 +472,11 @@ mod tests {
             powers,
             command: &[],
             image: &image,
+            user: &User {
+                user: 1000,
+                group: 100,
+                more: vec![274],
+            },
             folder: Path::new("/local/host-containers/admin"),
             copies: &[("/etc/hosts", Path::new("/run/copy/hosts"))],
             proxy: &["HTTPS_PROXY=p".to_string()],
@@ -491,7 +502,8 @@ mod tests {
             json!([DEFAULT_PATH, "HTTPS_PROXY=p"])
         );
         assert_eq!(own["process"]["cwd"], "/");
-        assert_eq!(own["process"]["user"], json!({ "uid": 1000, "gid": 100 }));
+        let user = json!({ "uid": 1000, "gid": 100, "additionalGids": [274] });
+        assert_eq!(own["process"]["user"], user);
         let image = ImageConfig::default();
         let container = Container {
             kind: Kind::Host,
@@ -499,6 +511,7 @@ mod tests {
             powers: Powers::Ordinary,
             command: &["/bin/sh".to_string()],
             image: &image,
+            user: &User::default(),
             folder: Path::new("/a"),
             copies: &[],
             proxy: &[],

@@ -2,7 +2,7 @@
 //! in use, growing a mounted ext4, SELinux labels, the size of a terminal, whether the clock
 //! is right.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -164,27 +164,38 @@ pub fn set_selinux_label(path: &Path, label: &str) -> Result<()> {
 /// The SELinux label of `path` itself (links are not followed); none without
 /// SELinux, or on a file system without labels.
 pub fn selinux_label(path: &Path) -> Result<Option<String>> {
+    let label = attribute(path, c"security.selinux")
+        .with_context(|| format!("reading the SELinux label of {}", path.display()))?;
+    Ok(label.map(|label| {
+        let label = label.strip_suffix(b"\0").unwrap_or(&label);
+        String::from_utf8_lossy(label).into_owned()
+    }))
+}
+
+/// The extended attribute `name` of `path` itself (links are not followed), if it has it. One
+/// of more than a page is an error.
+pub fn attribute(path: &Path, name: &CStr) -> Result<Option<Vec<u8>>> {
     let c_path = CString::new(path.as_os_str().as_bytes()).context("path with a zero byte")?;
     // Longer than any label: the kernel keeps them below a page.
-    let mut value = [0_u8; 4096];
+    let mut value = vec![0_u8; 4096];
     // SAFETY: both names are C strings, and the buffer is as long as we say.
     let length = unsafe {
         libc::lgetxattr(
             c_path.as_ptr(),
-            c"security.selinux".as_ptr(),
+            name.as_ptr(),
             value.as_mut_ptr().cast(),
             value.len(),
         )
     };
     match Errno::result(length) {
         Ok(length) => {
-            let label = value.get(..length.unsigned_abs()).unwrap_or_default();
-            let label = label.strip_suffix(b"\0").unwrap_or(label);
-            Ok(Some(String::from_utf8_lossy(label).into_owned()))
+            value.truncate(length.unsigned_abs());
+            Ok(Some(value))
         }
         Err(Errno::ENODATA | Errno::ENOTSUP) => Ok(None),
         Err(error) => {
-            Err(error).with_context(|| format!("reading the SELinux label of {}", path.display()))
+            let name = name.to_string_lossy();
+            Err(error).with_context(|| format!("reading {name} of {}", path.display()))
         }
     }
 }

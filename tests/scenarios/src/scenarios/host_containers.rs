@@ -20,6 +20,7 @@ pub(super) const ADMIN: &str = "host-containers@admin.service";
 pub(super) const RUNTIME: &str = "host-containerd.service";
 const API: &str = "apiserver.service";
 const BROKEN: &str = "host-containers@broken.service";
+const AGENT: &str = "host-containers@agent.service";
 /// Where admin sees that the runtime has a folder for each container that has processes, or
 /// had.
 const BUNDLES: &str =
@@ -284,14 +285,34 @@ pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
         "the runtime has {bundles}"
     );
 
-    // Disabled, one goes and the other stays; without any, the runtime goes, too.
-    let admin = host.process(ADMIN)?;
     let enable = |name: &str, enabled: bool| {
         set(
             &api,
             &json!({"host-containers": {name: {"enabled": enabled}}}),
         )
     };
+
+    // One whose image names a user has what that user may have, and the API by its group.
+    let of_a_user = registry.add_tools_of_a_user()?;
+    let script = "id; /usr/local/bin/apiclient get os; ".to_string() + WAIT;
+    let agent = json!({
+        "enabled": true,
+        "source": of_a_user,
+        "command": ["/bin/sh", "-c", script],
+    });
+    set(&api, &json!({ "host-containers": { "agent": agent } }))?;
+    let said = host.wait_for(AGENT, "all tried")?;
+    for expected in ["uid=1000(agent) gid=100(users)", "274(api)", "variant_id"] {
+        ensure!(
+            said.contains(expected),
+            "one of a user does not say {expected:?}: {said}"
+        );
+    }
+    enable("agent", false)?;
+    host.wait_until_inactive(AGENT)?;
+
+    // Disabled, one goes and the other stays; without any, the runtime goes, too.
+    let admin = host.process(ADMIN)?;
     enable("control", false)?;
     host.wait_until_inactive(CONTROL)?;
     ensure!(

@@ -18,6 +18,28 @@ pub(super) fn tools(programs: &Programs, name: &str) -> Result<Image> {
     Ok(with_shell(programs, layer))
 }
 
+/// The same, run as the user `agent` (1000), who is in the groups `users` (100) and `api` (274),
+/// of which only the upper one of its layers knows.
+pub(super) fn tools_of_a_user(programs: &Programs) -> Result<Image> {
+    let mut lower = applets(programs, &APPLETS)?;
+    lower.file("etc/passwd", 0o644, b"agent:x:7:7::/:/bin/sh\n")?;
+    let mut upper = Layer::new();
+    upper.file(
+        "etc/passwd",
+        0o644,
+        b"root:x:0:0::/:/bin/sh\nagent:x:1000:100::/:/bin/sh\n",
+    )?;
+    upper.link("etc/group", "/srv/group")?;
+    upper.file("srv/group", 0o644, b"users:x:100:\napi:x:274:agent\n")?;
+    let config = Config {
+        entrypoint: vec!["/bin/sh".to_string()],
+        environment: vec!["PATH=/bin".to_string()],
+        user: "agent".to_string(),
+        ..Config::default()
+    };
+    Ok(Image::new(programs.nodes, &config, vec![lower, upper]))
+}
+
 /// kube-proxy, and the program by which it speaks to the packet filter.
 pub(super) fn service_proxy(programs: &Programs) -> Result<Image> {
     let mut layer = Layer::new();

@@ -129,6 +129,14 @@ impl Registry {
         Ok(self.image(name))
     }
 
+    /// The same, run as the user `agent` (1000) of the groups `users` (100) and `api` (274), by
+    /// that name.
+    pub fn add_tools_of_a_user(&self) -> Result<String> {
+        const NAME: &str = "of-a-user:1";
+        self.push(NAME, &images::tools_of_a_user(&self.programs)?)?;
+        Ok(self.image(NAME))
+    }
+
     /// Gives the name of what [`Self::add_tools`] has put there to another image, as who moves
     /// a tag does. It has a folder `/srv/moved`.
     pub fn move_tools(&self) -> Result<()> {
