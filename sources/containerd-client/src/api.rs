@@ -217,6 +217,16 @@ pub struct Transfer {
     pub source: Option<Any>,
     #[prost(message, optional, tag = "2")]
     pub destination: Option<Any>,
+    #[prost(message, optional, tag = "3")]
+    pub options: Option<TransferOptions>,
+}
+
+/// `services.transfer.TransferOptions`.
+#[derive(Clone, PartialEq, Message)]
+pub struct TransferOptions {
+    /// The stream on which it says how far it is.
+    #[prost(string, tag = "1")]
+    pub progress_stream: String,
 }
 
 /// `types.transfer.OCIRegistry`.

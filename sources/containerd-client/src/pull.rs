@@ -5,21 +5,24 @@
 //! An image is therefore pulled under another name first, and gets its own once
 //! everything is on the disk. What is found under the other name later is what a cut has
 //! left; it is removed with its layers and pulled anew.
+//!
+//! containerd waits for ever for the rest of what a registry has begun to send. It tells how
+//! far a pull is while that gets on, and a pull of which it tells nothing for long is given up.
 
 use crate::api::{
     AUTH_CREDENTIALS, AUTH_NONE, AUTH_REFRESH, Any, AuthRequest, AuthResponse, ImageStore, Nothing,
-    Platform, Registry, Resolver, StreamInit, Transfer, Unpack,
+    Platform, Registry, Resolver, StreamInit, Transfer, TransferOptions, Unpack,
 };
 use crate::grpc::{Client, frame, unframe};
 use crate::{SNAPSHOTTER, image};
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, anyhow};
 use bytes::BytesMut;
 use h2::{RecvStream, SendStream};
 use prost::Message;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How to log in to a registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,13 +44,15 @@ impl fmt::Debug for Credentials {
 
 /// Pulls the image called `reference` for `holder`, beside whom others may pull it.
 /// `hosts` is the folder that knows of registries' mirrors; `log_in` says how to log in to a
-/// host, `sync` has what was written reach the disk.
+/// host, `sync` has what was written reach the disk. After `patience` without progress it
+/// fails.
 pub async fn pull<L>(
     client: &Client,
     reference: &str,
     holder: &str,
     hosts: &Path,
     log_in: impl Fn(String) -> L + Send + 'static,
+    patience: Duration,
     sync: impl FnOnce() -> Result<()>,
 ) -> Result<()>
 where
@@ -59,8 +64,9 @@ where
     // before this one.
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default().as_nanos();
-    let stream = format!("credentials for {reference}, {}-{now}", std::process::id());
-    let failed_login = answer_for_credentials(client, &stream, log_in).await?;
+    let this_time = format!("{reference}, {}-{now}", std::process::id());
+    let credentials = Stream::open(client, format!("credentials for {this_time}")).await?;
+    let progress = Stream::open(client, format!("progress of {this_time}")).await?;
     let platform = Platform {
         os: "linux".to_string(),
         architecture: image::architecture().to_string(),
@@ -68,7 +74,7 @@ where
     let source = Registry {
         reference: reference.to_string(),
         resolver: Some(Resolver {
-            auth_stream: stream,
+            auth_stream: credentials.id.clone(),
             host_dir: hosts.display().to_string(),
         }),
     };
@@ -86,10 +92,17 @@ where
             "containerd.types.transfer.ImageStore",
             &destination,
         )),
+        options: Some(TransferOptions {
+            progress_stream: progress.id.clone(),
+        }),
     };
-    let transferred = client
-        .call::<Nothing>("transfer.v1.Transfer/Transfer", None, &transfer)
-        .await;
+    let failed_login = answer_for_credentials(credentials, log_in);
+    let transferring = client.call::<Nothing>("transfer.v1.Transfer/Transfer", None, &transfer);
+    let transferred = tokio::select! {
+        transferred = transferring => transferred,
+        // Who calls no more has ended it.
+        stalled = progress.silence(patience) => Err(stalled),
+    };
     transferred
         // Whoever could not log in was most likely refused for that.
         .map_err(|error| match take(&failed_login) {
@@ -116,37 +129,68 @@ fn lock(failed: &FailedLogin) -> MutexGuard<'_, Option<Error>> {
     failed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Opens the stream called `id`, on which containerd asks how to log in, and goes on to
-/// answer.
-async fn answer_for_credentials<L>(
-    client: &Client,
-    id: &str,
+/// A stream of messages beside the calls.
+struct Stream {
+    id: String,
+    sender: SendStream<bytes::Bytes>,
+    body: RecvStream,
+    /// What has come of a message that is not whole.
+    bytes: BytesMut,
+}
+
+impl Stream {
+    /// Opens one, which calls know by the name `id`.
+    async fn open(client: &Client, id: String) -> Result<Self> {
+        let opening = || format!("cannot open a stream for {id}");
+        let (response, mut sender) = client
+            .open("streaming.v1.Streaming/Stream", None)
+            .await
+            .with_context(opening)?;
+        let kind = "containerd.services.streaming.v1.StreamInit";
+        send(&mut sender, kind, &StreamInit { id: id.clone() }).with_context(opening)?;
+        let body = response.await.with_context(opening)?.into_body();
+        let mut stream = Self {
+            id: id.clone(),
+            sender,
+            body,
+            bytes: BytesMut::new(),
+        };
+        // That it knows the stream is its first answer.
+        stream.receive().await?.with_context(opening)?;
+        Ok(stream)
+    }
+
+    /// The next message, `None` at its end.
+    async fn receive(&mut self) -> Result<Option<Any>> {
+        receive(&mut self.body, &mut self.bytes).await
+    }
+
+    /// Waits until nothing has come for `patience`, and says so.
+    async fn silence(mut self, patience: Duration) -> Error {
+        while let Ok(next) = tokio::time::timeout(patience, self.receive()).await {
+            if !matches!(next, Ok(Some(_))) {
+                // What it belongs to ends with it, or never.
+                tokio::time::sleep(patience).await;
+                break;
+            }
+        }
+        anyhow!("no progress for {} s", patience.as_secs())
+    }
+}
+
+/// Goes on to answer, on `stream`, containerd's questions how to log in.
+fn answer_for_credentials<L>(
+    mut stream: Stream,
     log_in: impl Fn(String) -> L + Send + 'static,
-) -> Result<FailedLogin>
+) -> FailedLogin
 where
     L: Future<Output = Result<Option<Credentials>>> + Send,
 {
-    let opening = "cannot open a stream for credentials";
-    let (response, mut sender) = client
-        .open("streaming.v1.Streaming/Stream", None)
-        .await
-        .context(opening)?;
-    let init = StreamInit { id: id.to_string() };
-    send(
-        &mut sender,
-        "containerd.services.streaming.v1.StreamInit",
-        &init,
-    )
-    .context(opening)?;
-    let mut body = response.await.context(opening)?.into_body();
-    let mut bytes = BytesMut::new();
-    // That it knows the stream is its first answer.
-    receive(&mut body, &mut bytes).await?.context(opening)?;
     let failed = FailedLogin::default();
     let failing = failed.clone();
     tokio::spawn(async move {
         // What goes wrong here, the pull says.
-        while let Ok(Some(question)) = receive(&mut body, &mut bytes).await {
+        while let Ok(Some(question)) = stream.receive().await {
             let Ok(question) = AuthRequest::decode(question.value.as_slice()) else {
                 return;
             };
@@ -158,12 +202,12 @@ where
                 }
             };
             let kind = "containerd.types.transfer.AuthResponse";
-            if send(&mut sender, kind, &answer(credentials)).is_err() {
+            if send(&mut stream.sender, kind, &answer(credentials)).is_err() {
                 return;
             }
         }
     });
-    Ok(failed)
+    failed
 }
 
 fn answer(credentials: Option<Credentials>) -> AuthResponse {
@@ -203,8 +247,10 @@ mod tests {
     use super::*;
     use anyhow::bail;
     use h2::server::SendResponse;
+    use std::future::poll_fn;
+    use std::time::Instant;
     use tokio::net::{UnixListener, UnixStream};
-    use tokio::sync::watch;
+    use tokio::sync::{mpsc, watch};
 
     /// A stand-in for containerd that asks once how to log in to `host`, and whose pulls fail
     /// once it has the answer, which it gives away.
@@ -245,6 +291,19 @@ mod tests {
         respond.send_response(head, false).unwrap()
     }
 
+    /// Knows a stream from its first message on, which names it.
+    async fn know(
+        body: &mut RecvStream,
+        bytes: &mut BytesMut,
+        respond: SendResponse<bytes::Bytes>,
+    ) -> (String, SendStream<bytes::Bytes>) {
+        let named = receive(body, bytes).await.unwrap().unwrap();
+        let id = StreamInit::decode(named.value.as_slice()).unwrap().id;
+        let mut stream = begin(respond);
+        send(&mut stream, "google.protobuf.Empty", &Nothing {}).unwrap();
+        (id, stream)
+    }
+
     async fn ask(
         mut body: RecvStream,
         respond: SendResponse<bytes::Bytes>,
@@ -252,9 +311,12 @@ mod tests {
         answer: watch::Sender<Option<AuthResponse>>,
     ) {
         let mut bytes = BytesMut::new();
-        receive(&mut body, &mut bytes).await.unwrap().unwrap();
-        let mut stream = begin(respond);
-        send(&mut stream, "google.protobuf.Empty", &Nothing {}).unwrap();
+        let (id, mut stream) = know(&mut body, &mut bytes, respond).await;
+        if !id.starts_with("credentials for r/a:1, ") {
+            // As long as there is a client.
+            while let Ok(Some(_)) = receive(&mut body, &mut bytes).await {}
+            return;
+        }
         let question = AuthRequest {
             host: host.to_string(),
             reference: String::new(),
@@ -270,7 +332,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("socket");
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
+            .enable_all()
             .build()
             .unwrap();
         runtime.block_on(async {
@@ -289,8 +351,17 @@ mod tests {
                 }
             };
             let hosts = Path::new("/hosts");
-            let pulled = pull(&client, "r/a:1", "admin", hosts, log_in, || Ok(())).await;
-            let error = format!("{:#}", pulled.unwrap_err());
+            let patience = Duration::from_secs(60);
+            let pulled = pull(
+                &client,
+                "r/a:1",
+                "admin",
+                hosts,
+                log_in,
+                patience,
+                || Ok(()),
+            );
+            let error = format!("{:#}", pulled.await.unwrap_err());
             let answer = answer.borrow().clone();
             (error, answer.unwrap())
         })
@@ -315,5 +386,78 @@ mod tests {
             assert_eq!(error, expected);
             assert_eq!((answer.kind, answer.username.as_str()), (kind, user));
         }
+    }
+
+    /// A stand-in for containerd that says ten times how far a pull is, and then nothing any
+    /// more. What it is asked, and whether that was given up, goes to `asked`.
+    async fn stall(stream: UnixStream, progress: Duration, asked: mpsc::Sender<String>) {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let asked = asked.clone();
+            tokio::spawn(async move {
+                let method = request.uri().path().to_string();
+                let mut body = request.into_body();
+                let mut bytes = BytesMut::new();
+                if method.ends_with("Streaming/Stream") {
+                    let (id, mut stream) = know(&mut body, &mut bytes, respond).await;
+                    for _ in 0..10 {
+                        tokio::time::sleep(progress).await;
+                        if id.starts_with("progress of r/a:1, ") {
+                            send(&mut stream, "Progress", &Nothing {}).unwrap();
+                        }
+                    }
+                    while let Ok(Some(_)) = receive(&mut body, &mut bytes).await {}
+                } else if method.ends_with("Transfer/Transfer") {
+                    let ended = poll_fn(|context| respond.poll_reset(context)).await;
+                    asked.send(format!("{ended:?}")).await.unwrap();
+                } else {
+                    let mut stream = begin(respond);
+                    stream
+                        .send_data(frame(&Nothing {}).unwrap(), false)
+                        .unwrap();
+                    let mut trailers = http::HeaderMap::new();
+                    trailers.insert("grpc-status", 0.into());
+                    stream.send_trailers(trailers).unwrap();
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_pull_that_gets_no_further_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (progress, patience) = (Duration::from_millis(200), Duration::from_secs(1));
+        let started = Instant::now();
+        let (error, ended) = runtime.block_on(async {
+            let listener = UnixListener::bind(&socket).unwrap();
+            let (sender, mut asked) = mpsc::channel(1);
+            tokio::spawn(async move {
+                let (stream, _) = listener.accept().await.unwrap();
+                stall(stream, progress, sender).await;
+            });
+            let client = Client::connect(&socket, "space").await.unwrap();
+            let log_in = |_| async { Ok(None) };
+            let hosts = Path::new("/hosts");
+            let pulled = pull(
+                &client,
+                "r/a:1",
+                "admin",
+                hosts,
+                log_in,
+                patience,
+                || Ok(()),
+            );
+            let error = format!("{:#}", pulled.await.unwrap_err());
+            (error, asked.recv().await.unwrap())
+        });
+        assert_eq!(error, "cannot pull r/a:1: no progress for 1 s");
+        assert!(ended.contains("CANCEL"), "containerd was told {ended}");
+        let taken = started.elapsed();
+        assert!(taken >= 10 * progress + patience, "after {taken:?}");
     }
 }

@@ -42,6 +42,9 @@ const DIGEST: char = '@';
 const PAUSES: [u64; 4] = [1, 2, 4, 8];
 /// The same where nobody tries again later.
 const MORE_PAUSES: [u64; 3] = [16, 16, 16];
+/// How long a pull may get no further. A registry that has begun to answer may be silent for
+/// ever.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Time to end by itself when asked to.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -168,8 +171,8 @@ async fn remove_rest(client: &Client, id: &str) -> Result<()> {
 }
 
 /// The image: one that lies in the root, or pulled. A name without a digest may have got
-/// another image in its registry since it was pulled, which is asked for; without an answer
-/// the one that is here is as good.
+/// another image in its registry since it was pulled, which is asked for; without an answer,
+/// or with half of one, the one that is here is as good.
 async fn get_image(
     client: &Client,
     kind: Kind,
@@ -230,7 +233,8 @@ async fn pull_now(client: &Client, id: &str, source: &str) -> Result<()> {
         let (registries, environment) = (registries.clone(), environment.clone());
         async move { registries.log_in(host, environment).await }
     };
-    containerd_client::pull::pull(client, source, id, Path::new(HOSTS), log_in, sync).await
+    let hosts = Path::new(HOSTS);
+    containerd_client::pull::pull(client, source, id, hosts, log_in, PATIENCE, sync).await
 }
 
 /// Has the file system with images reach the disk.

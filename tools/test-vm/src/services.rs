@@ -167,6 +167,14 @@ pub(crate) fn start_dropping(join: Option<u32>, port: u16) -> Result<Running> {
     spawn(command)
 }
 
+/// Starts the helper that begins to answer at `port` of loopback whatever it is asked, as a
+/// registry that has an image of that name, and gets no further.
+pub(crate) fn start_stalling(join: Option<u32>, port: u16) -> Result<Running> {
+    let mut command = helper(join);
+    command.arg("--stall").arg(port.to_string());
+    spawn(command)
+}
+
 /// This program as the helper, in the network of the process `join` if there is one.
 fn helper(join: Option<u32>) -> Command {
     let helper = helper_of_this_program();
@@ -236,6 +244,8 @@ struct Request {
     identity: Option<PathBuf>,
     /// Where connections are dropped.
     drop: Option<u16>,
+    /// Where answers get no further than their heads.
+    stall: Option<u16>,
 }
 
 impl Request {
@@ -260,6 +270,7 @@ impl Request {
                 Some("--egress") => request.egress = Some(value.into()),
                 Some("--roles") => request.roles = Some(value.into()),
                 Some("--drop") => request.drop = Some(number(name, value)?),
+                Some("--stall") => request.stall = Some(number(name, value)?),
                 Some("--metadata") => request.metadata = Some(value.into()),
                 Some("--ecr") => request.ecr = Some(value.into()),
                 Some("--files") => request.files = Some(value.into()),
@@ -321,6 +332,16 @@ pub fn run(arguments: &[OsString], serve_over_tls: ServeOverTls) -> Result<()> {
             .with_context(|| format!("cannot listen at port {port}"))?;
         thread::spawn(move || listener.incoming().for_each(drop));
     }
+    if let Some(port) = request.stall {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .with_context(|| format!("cannot listen at port {port}"))?;
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                // Who goes away is told nothing.
+                thread::spawn(move || begin_to_answer(client));
+            }
+        });
+    }
     if let Some(folder) = &request.files {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, FILES_PORT))
             .with_context(|| format!("cannot listen at port {FILES_PORT}"))?;
@@ -340,6 +361,28 @@ pub fn run(arguments: &[OsString], serve_over_tls: ServeOverTls) -> Result<()> {
     println!("{READY}");
     io::copy(&mut io::stdin(), &mut io::sink()).context("cannot read standard input")?;
     Ok(())
+}
+
+/// Answers each request with a head that promises a manifest, which never comes.
+fn begin_to_answer(client: TcpStream) -> io::Result<()> {
+    let digest = "0123456789abcdef".repeat(4);
+    let mut client = BufReader::new(client);
+    loop {
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            if client.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+        }
+        let head = format!(
+            "HTTP/1.1 200 OK\r\n\
+             Content-Type: application/vnd.oci.image.manifest.v1+json\r\n\
+             Docker-Content-Digest: sha256:{digest}\r\n\
+             Content-Length: 1000\r\n\r\n"
+        );
+        client.get_mut().write_all(head.as_bytes())?;
+    }
 }
 
 fn enter_network_of(pid: u32) -> Result<()> {
@@ -443,7 +486,7 @@ mod tests {
         let all = parse(
             "--join 7 --socket /a --port 80 --ntp -5 --ntp-log /l \
              --egress /e --node 10.0.2.15:10250=4 --roles /r --metadata /m --ecr /c --files /f \
-             --identity /i --drop 5",
+             --identity /i --drop 5 --stall 6",
         )
         .unwrap();
         let expected = Request {
@@ -460,6 +503,7 @@ mod tests {
             files: Some("/f".into()),
             identity: Some("/i".into()),
             drop: Some(5),
+            stall: Some(6),
         };
         assert_eq!(all, expected);
         for bad in ["--join", "--join x", "--port 70000", "--what 1"] {

@@ -328,18 +328,22 @@ pub(crate) fn host_containers(stage: &mut Stage<'_>) -> Result<()> {
         ["0", "[not set]"].contains(&tasks.as_str()),
         "{tasks} tasks of host containers run while none is enabled"
     );
-    // Enabled again, it has its image and its folder.
-    registry.stop();
+    // Enabled again, it has its folder and its image, of which a registry begins to tell and
+    // gets no further.
+    set(&api, &registry.start_stalling_mirror()?)?;
     enable("control", true)?;
     let said = host.wait_for(CONTROL, "all tried")?;
-    ensure!(
-        said.contains("has what it kept"),
-        "control has lost its folder: {said}"
-    );
-    ensure!(
-        said.contains("the image that is here is run"),
-        "control does not say that the registry is down: {said}"
-    );
+    for expected in [
+        "no progress for 60 s",
+        "the image that is here is run",
+        "has what it kept",
+    ] {
+        ensure!(
+            said.contains(expected),
+            "control does not say {expected:?}: {said}"
+        );
+    }
+    stage.note("a registry that stalls does not keep shut what is here");
     machine.power_off(BOOT)?;
     drop(machine);
     let journal = stage.journal(&RawDisk::open(disk.path())?)?;

@@ -41,6 +41,8 @@ pub struct Registry {
     running: SandboxChild,
     /// What takes its place meanwhile.
     dropping: Option<services::Running>,
+    /// A mirror of it.
+    stalling: Option<services::Running>,
 }
 
 impl Registry {
@@ -103,6 +105,7 @@ impl Registry {
             authority: authority.certificate().to_string(),
             running,
             dropping: None,
+            stalling: None,
         };
         registry.wait_until_ready()?;
         Ok(registry)
@@ -177,12 +180,31 @@ impl Registry {
     /// Drops all connections from now on.
     pub fn drop_connections(&mut self) -> Result<()> {
         self.running.kill();
-        let join = match self.network {
+        self.dropping = Some(services::start_dropping(self.join(), self.port)?);
+        Ok(())
+    }
+
+    /// Starts a mirror of it that begins to answer and gets no further; returns the settings by
+    /// which a node takes it, as JSON.
+    pub fn start_stalling_mirror(&mut self) -> Result<Value> {
+        let port = self.port + 1;
+        self.stalling = Some(services::start_stalling(self.join(), port)?);
+        Ok(json!({
+            "container-registry": {
+                "mirrors": [{
+                    "registry": format!("{GATEWAY}:{}", self.port),
+                    "endpoint": [format!("http://{GATEWAY}:{port}")],
+                }],
+            },
+        }))
+    }
+
+    /// The process whose network it is in.
+    fn join(&self) -> Option<u32> {
+        match self.network {
             Network::Of(pid) => Some(pid.unsigned_abs()),
             _ => None,
-        };
-        self.dropping = Some(services::start_dropping(join, self.port)?);
-        Ok(())
+        }
     }
 
     /// Serves again what it has served before it was stopped or dropped connections.
