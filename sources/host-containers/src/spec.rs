@@ -102,7 +102,8 @@ const MASKED: [&str; 10] = [
     "/proc/sched_debug",
     "/proc/scsi",
 ];
-/// The same for what those do not see that have no device either.
+/// What the firmware says of the hardware. On the host its variables are mounted below it, for
+/// those that see the host.
 const FIRMWARE: &str = "/sys/firmware";
 /// Files by which the host is changed.
 const READ_ONLY: [&str; 5] = [
@@ -245,7 +246,6 @@ impl Container<'_> {
             });
         }
         if self.powers == Powers::Ordinary {
-            linux["maskedPaths"] = json!([MASKED.as_slice(), &[FIRMWARE]].concat());
             linux["readonlyPaths"] = json!(READ_ONLY);
         }
         json!({
