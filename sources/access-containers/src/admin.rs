@@ -12,6 +12,7 @@
 use crate::{exec, wait_for_end};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use std::env;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -29,6 +30,8 @@ const CONFIGURATION: &str = "etc/ssh/sshd_config";
 const EMPTY: &str = "/run/sshd";
 const PASSWD: &str = "etc/passwd";
 const DEFAULT_USER: &str = "ec2-user";
+/// Variables of the container that sessions have, too: the server starts them without any.
+const PASSED_ON: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"];
 
 /// What the user data says. What else it has is for others.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -62,7 +65,12 @@ pub fn run() -> Result<()> {
         );
         return wait_for_end();
     }
-    set_up(Path::new("/"), &user_data)?;
+    let variables = PASSED_ON.map(|name| (name, env::var(name).ok()));
+    let variables: Vec<_> = variables
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect();
+    set_up(Path::new("/"), &user_data, &variables)?;
     // The image's own `/run` is covered.
     fs::create_dir_all(EMPTY).with_context(|| format!("cannot make {EMPTY}"))?;
     make_host_keys()?;
@@ -97,15 +105,15 @@ impl Ssh {
     }
 }
 
-/// Writes what the server goes by below `root`.
-fn set_up(root: &Path, user_data: &UserData) -> Result<()> {
+/// Writes what the server goes by below `root`. Sessions get `variables`.
+fn set_up(root: &Path, user_data: &UserData, variables: &[(&str, String)]) -> Result<()> {
     let user = user_data.user.as_deref().unwrap_or(DEFAULT_USER);
     ensure!(
         is_user_name(user),
         "{user:?} cannot be the name of a user: letters, digits, '-' and '_'"
     );
     let ssh = &user_data.ssh;
-    let configuration = configuration(ssh)?;
+    let configuration = configuration(ssh)? + &set_env(variables)?;
     let write = |path: &str, text: &str| {
         let path = root.join(path);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
@@ -193,6 +201,24 @@ fn configuration(ssh: &Ssh) -> Result<String> {
     Ok(text)
 }
 
+/// The line by which sessions get variables. There can be but one, for the server takes the
+/// first.
+fn set_env(variables: &[(&str, String)]) -> Result<String> {
+    let mut line = String::new();
+    for (name, value) in variables {
+        ensure!(
+            !value.chars().any(char::is_control),
+            "the value of {name} is not of one line"
+        );
+        let value = value.replace('\\', r"\\").replace('"', r#"\""#);
+        line += &format!(" \"{name}={value}\"");
+    }
+    Ok(match line.is_empty() {
+        true => line,
+        false => format!("SetEnv{line}\n"),
+    })
+}
+
 /// Makes the keys that are not there: a client knows the host by them, also when the
 /// container is another one.
 fn make_host_keys() -> Result<()> {
@@ -249,8 +275,12 @@ mod tests {
                 "ciphers": ["aes256-gcm@openssh.com", "aes256-ctr"]
             }}"#,
         );
-        set_up(root.path(), &user_data).unwrap();
-        set_up(root.path(), &user_data).unwrap();
+        let variables = [
+            ("HTTPS_PROXY", r#"http://jo:a"b\c d@proxy:3128"#.to_string()),
+            ("NO_PROXY", "localhost,127.0.0.1".to_string()),
+        ];
+        set_up(root.path(), &user_data, &variables).unwrap();
+        set_up(root.path(), &user_data, &variables).unwrap();
         let text = |path: &str| fs::read_to_string(root.path().join(path)).unwrap();
         assert_eq!(text(AUTHORIZED_KEYS), "ssh-ed25519 AAAA jo\nssh-rsa BBBB\n");
         assert_eq!(
@@ -263,6 +293,7 @@ mod tests {
             "AuthorizedKeysFile /etc/ssh/authorized_keys",
             "TrustedUserCAKeys /etc/ssh/trusted_user_ca_keys",
             "Ciphers aes256-gcm@openssh.com,aes256-ctr",
+            r#"SetEnv "HTTPS_PROXY=http://jo:a\"b\\c d@proxy:3128" "NO_PROXY=localhost,127.0.0.1""#,
         ] {
             assert!(configuration.lines().any(|found| found == line), "{line}");
         }
@@ -280,7 +311,9 @@ mod tests {
             r#"{"ssh": {"macs": ["a b"]}}"#,
             r#"{"ssh": {"authorized-keys-command": "a\nb"}}"#,
         ] {
-            assert!(set_up(root.path(), &parse(text)).is_err(), "{text}");
+            assert!(set_up(root.path(), &parse(text), &[]).is_err(), "{text}");
         }
+        assert!(set_env(&[("NO_PROXY", "a\nPermitEmptyPasswords yes".to_string())]).is_err());
+        assert_eq!(set_env(&[]).unwrap(), "");
     }
 }

@@ -41,6 +41,7 @@ echo "journal: $(journalctl --boot --lines=1 --quiet --unit=kubelet.service)"
 echo "local: $(ls /local)"
 exit 7'
 echo "status: $?"
+echo "no proxy: $NO_PROXY, $no_proxy"
 sudo tcpdump --version 2>&1 | head -n 1
 "#;
 
@@ -155,6 +156,7 @@ pub(crate) fn doors(stage: &mut Stage<'_>) -> Result<()> {
         "kubelet: active",
         "host-containers",
         "status: 7",
+        "no proxy: localhost,127.0.0.1,.cluster.local, localhost,127.0.0.1,.cluster.local",
         "tcpdump version",
     ] {
         ensure!(said.contains(expected), "{expected:?} is not in {said}");
