@@ -29,9 +29,6 @@ pub fn run(args: &Args) -> ExitCode {
     let done = read(&args.file).and_then(|bytes| {
         let faults = early_boot::check(bytes, &args.variant).faults;
         let is_good = faults.is_empty();
-        if is_good {
-            eprintln!("{}: no faults", args.file.display());
-        }
         show(&mut std::io::stdout().lock(), args, faults)?;
         Ok(is_good)
     });
