@@ -53,12 +53,16 @@ impl Systemd {
         Ok(chosen(&shown))
     }
 
-    /// Has systemd do something to units, of which there may be none.
+    /// Has systemd do something to units, of which there may be none. Starts before count for
+    /// nothing, since the limit of starts is for units that fail: whoever changes settings
+    /// five times in ten seconds wants the last change, too.
     fn have_done(verb: &str, units: Vec<String>) -> Result<Vec<String>> {
         if !units.is_empty() {
-            let mut arguments = vec![verb, "--"];
-            arguments.extend(units.iter().map(String::as_str));
-            Self::run(&arguments).with_context(|| format!("{verb} {}", units.join(", ")))?;
+            for verb in ["reset-failed", verb] {
+                let mut arguments = vec![verb, "--"];
+                arguments.extend(units.iter().map(String::as_str));
+                Self::run(&arguments).with_context(|| format!("{verb} {}", units.join(", ")))?;
+            }
         }
         Ok(units)
     }
