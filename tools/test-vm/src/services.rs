@@ -328,13 +328,11 @@ pub fn run(arguments: &[OsString], serve_over_tls: ServeOverTls) -> Result<()> {
         ecr::serve(path)?;
     }
     if let Some(port) = request.drop {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .with_context(|| format!("cannot listen at port {port}"))?;
+        let listener = listen(port)?;
         thread::spawn(move || listener.incoming().for_each(drop));
     }
     if let Some(port) = request.stall {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .with_context(|| format!("cannot listen at port {port}"))?;
+        let listener = listen(port)?;
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 // Who goes away is told nothing.
@@ -361,6 +359,12 @@ pub fn run(arguments: &[OsString], serve_over_tls: ServeOverTls) -> Result<()> {
     println!("{READY}");
     io::copy(&mut io::stdin(), &mut io::sink()).context("cannot read standard input")?;
     Ok(())
+}
+
+/// Listens at a port of loopback.
+fn listen(port: u16) -> Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .with_context(|| format!("cannot listen at port {port}"))
 }
 
 /// Answers each request with a head that promises a manifest, which never comes.
