@@ -689,7 +689,8 @@ pub struct Definitions {
 
 /// What is added to a variant to make its dev twin.
 const DEV_DOOR: &str = "dev-door";
-const DEV_SUFFIX: &str = "-dev";
+/// What is appended to a variant's name to name its dev twin.
+pub const DEV_SUFFIX: &str = "-dev";
 
 impl Definitions {
     /// Reads and checks all definitions of a project, and those of the repositories

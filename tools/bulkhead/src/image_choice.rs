@@ -1,14 +1,14 @@
 //! Which image a verb is about.
 
-use crate::vm::TWIN;
 use anyhow::{Result, ensure};
 use buildsys::image::BuildRequest;
+use buildsys::manifest::DEV_SUFFIX;
 use buildsys::project::{Arch, Project};
 
 /// A dev twin answers whoever asks: it is not for others' machines.
 pub fn refuse_twin(variant: &str) -> Result<()> {
     ensure!(
-        !variant.ends_with(TWIN),
+        !variant.ends_with(DEV_SUFFIX),
         "{variant} is a dev twin, which lets everybody in who reaches it over the network: name \
          the variant itself"
     );

@@ -5,6 +5,7 @@ use buildsys::fetch::Fetcher;
 use buildsys::image::{self, BuildRequest, inspect};
 use buildsys::keys::{Keys, Role};
 use buildsys::lock::{FetchOptions, Lock};
+use buildsys::manifest::DEV_SUFFIX;
 use buildsys::manifest::Name;
 use buildsys::package::{self, PackageTree};
 use buildsys::progress::Progress;
@@ -18,8 +19,6 @@ use test_vm::cluster::{Architecture, Programs};
 use test_vm::firmware::{self, Certificates};
 use test_vm::{Acceleration, Emulator};
 
-/// What is appended to a variant's name to name its dev twin.
-pub const TWIN: &str = "-dev";
 /// How long the root of trust is good that is made when there is none, in seconds.
 const UPDATE_KEYS_GOOD_FOR: u64 = 10 * 365 * 86_400;
 
@@ -72,8 +71,8 @@ pub fn prepare(
 /// The variant without the dev door and the twin with it, whichever was named.
 pub fn pair(project: &Project, named: Option<&str>) -> (String, String) {
     let named = named.unwrap_or(&project.config.release.default_variant);
-    let variant = named.strip_suffix(TWIN).unwrap_or(named);
-    (variant.to_string(), format!("{variant}{TWIN}"))
+    let variant = named.strip_suffix(DEV_SUFFIX).unwrap_or(named);
+    (variant.to_string(), format!("{variant}{DEV_SUFFIX}"))
 }
 
 /// The folder of the image of `variant`: built first, or with `build` off the
@@ -207,7 +206,7 @@ pub fn cluster_programs(
 
 /// The Kubernetes version that a variant is named for, such as `1.36`.
 pub fn kubernetes_of(variant: &str) -> Result<&str> {
-    let name = variant.strip_suffix(TWIN).unwrap_or(variant);
+    let name = variant.strip_suffix(DEV_SUFFIX).unwrap_or(variant);
     let (_, version) = name.split_once("-k8s-").with_context(|| {
         format!("{variant} has no Kubernetes: a cluster needs a variant such as metal-k8s-1.36")
     })?;
