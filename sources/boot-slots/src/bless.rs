@@ -9,7 +9,7 @@
 //! the other still points to, so a second name is never removed but set aside,
 //! under a name that the boot loader does not look at.
 
-use crate::entry::{Entry, PREFIX, Tries, is_version};
+use crate::entry::{Entry, PREFIX, Tries, in_boot_order, is_version};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -57,10 +57,7 @@ pub enum EspError {
 /// The images on the partition mounted at `esp`, in boot order. A missing folder
 /// holds none.
 pub fn list(esp: &Path) -> Result<Vec<Entry>, EspError> {
-    let names = names(&esp.join(FOLDER))?;
-    let mut entries: Vec<_> = names.iter().filter_map(|name| Entry::parse(name)).collect();
-    entries.sort_by(Entry::boot_order);
-    Ok(entries)
+    Ok(in_boot_order(&names(&esp.join(FOLDER))?))
 }
 
 /// Names of the files in a folder; those of ours are text.
@@ -195,12 +192,13 @@ pub fn publish(esp: &Path, version: &str) -> Result<(), EspError> {
 /// Removes all images but that of `version`, and what was left half written.
 pub fn forget_all_but(esp: &Path, version: &str) -> Result<(), EspError> {
     let folder = esp.join(FOLDER);
-    let entries = list(esp)?;
-    for staged in staged_versions(&folder)? {
-        let name = staged_name(&staged);
+    let names = names(&folder)?;
+    let entries = in_boot_order(&names);
+    for staged in names.iter().filter_map(|name| staged_version(name)) {
+        let name = staged_name(staged);
         // A cut while it was published may have left a second name for the same clusters.
         if entries.iter().any(|entry| entry.version == staged) {
-            rename(&folder, &name, &unused_aside_name(&folder, &staged))?;
+            rename(&folder, &name, &unused_aside_name(&folder, staged))?;
         } else {
             remove(&folder.join(name))?;
         }
@@ -217,14 +215,10 @@ pub fn forget_all_but(esp: &Path, version: &str) -> Result<(), EspError> {
     sync_folder(&folder)
 }
 
-/// The versions of which an image was staged and not published.
-fn staged_versions(folder: &Path) -> Result<Vec<String>, EspError> {
-    let version = |name: String| {
-        let name = name.strip_suffix(STAGED_SUFFIX)?;
-        let version = name.strip_prefix(PREFIX)?;
-        is_version(version).then(|| version.to_string())
-    };
-    Ok(names(folder)?.into_iter().filter_map(version).collect())
+/// The version of an image that was staged and not published, by the name of its file.
+fn staged_version(name: &str) -> Option<&str> {
+    let version = name.strip_suffix(STAGED_SUFFIX)?.strip_prefix(PREFIX)?;
+    is_version(version).then_some(version)
 }
 
 fn unused_aside_name(folder: &Path, version: &str) -> String {

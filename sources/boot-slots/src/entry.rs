@@ -9,6 +9,7 @@
 //! system and includes this file.
 
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::fmt;
 
@@ -148,6 +149,14 @@ impl fmt::Display for Entry {
         }
         f.write_str(SUFFIX)
     }
+}
+
+/// The images among files with these names, the first to boot first.
+pub fn in_boot_order<N: AsRef<str>>(names: &[N]) -> Vec<Entry> {
+    let entries = names.iter().filter_map(|name| Entry::parse(name.as_ref()));
+    let mut entries: Vec<_> = entries.collect();
+    entries.sort_by(Entry::boot_order);
+    entries
 }
 
 /// Whether `text` can be an image's version: no counters, no path, and short

@@ -111,7 +111,7 @@ impl<D: Disk> Host<D> {
         begun(Ok(()))?;
         let done = match command {
             UpdateCommand::Refresh => self.refresh(&mut record, &facts),
-            UpdateCommand::Prepare => self.prepare(&mut record),
+            UpdateCommand::Prepare => self.prepare(&mut record, &facts),
             UpdateCommand::Activate => self.activate(&mut record),
             UpdateCommand::Deactivate => self.deactivate(&mut record),
         };
@@ -157,8 +157,8 @@ impl<D: Disk> Host<D> {
         let available = manifest.available(&chooser);
         let is_offered = |image: &StagedImage| {
             (available.iter()).any(|update| {
-                let root_hash = update.root_hash.as_deref().unwrap_or_default();
-                update.version == image.version && image.root_hash.eq_ignore_ascii_case(root_hash)
+                let has_hash = |hash: RootHash| hash.to_string() == image.root_hash;
+                update.version == image.version && root_hash(update).is_ok_and(has_hash)
             }) && chooser.lock.allows(&image.version)
         };
         let waiting = record.waiting(facts).filter(|image| !is_offered(image));
@@ -176,14 +176,11 @@ impl<D: Disk> Host<D> {
         Ok(())
     }
 
-    fn prepare(&self, record: &mut Record) -> Result<()> {
+    fn prepare(&self, record: &mut Record, facts: &Facts) -> Result<()> {
         let settings = self.settings()?;
         let repository = wait_for(self.repository(&settings))?;
         let update = self.chosen(&repository, &settings, record)?;
-        let root_hash: RootHash = (update.root_hash.as_deref())
-            .with_context(|| format!("the manifest has no root hash for {}", update.version))?
-            .parse()
-            .with_context(|| format!("the root hash of {}", update.version))?;
+        let root_hash = root_hash(&update)?;
         let image = StagedImage {
             version: update.version.clone(),
             root_hash: root_hash.to_string(),
@@ -210,7 +207,7 @@ impl<D: Disk> Host<D> {
 
         // What was in the other slot is no image any more, before its slot is touched.
         record.staged = None;
-        self.save(record, &self.facts()?)?;
+        self.save(record, facts)?;
         self.forget_others()?;
 
         let partition = self.disk.partition(Role::Verity(running))?;
@@ -470,6 +467,14 @@ impl<D: Disk> Host<D> {
         }
         Ok(None)
     }
+}
+
+/// The root hash of an update, without which none is taken.
+fn root_hash(update: &Update) -> Result<RootHash> {
+    let text = (update.root_hash.as_deref())
+        .with_context(|| format!("the manifest has no root hash for {}", update.version))?;
+    text.parse()
+        .with_context(|| format!("the root hash of {}", update.version))
 }
 
 fn result(command: UpdateCommand, done: &Result<()>) -> UpdateCommandResult {

@@ -85,11 +85,15 @@ impl Facts {
     /// Whether the image of a version has used up its tries; nothing if there is none. A cut in
     /// a rename may have left it a second name, which nobody counts on.
     fn has_failed(&self, version: &str) -> Option<bool> {
-        let mut names = (self.entries.iter()).filter(|entry| entry.version == version);
-        let first = names.next()?;
-        let is_last = first.tries.is_exhausted();
-        let failed = |entry: &Entry| entry.tries.has_failed();
-        Some(is_last && (failed(first) || names.any(failed)))
+        let names = (self.entries.iter()).filter(|entry| entry.version == version);
+        let tries: Vec<_> = names.map(|entry| entry.tries).collect();
+        let is_over = || tries.iter().all(|tries| tries.is_exhausted());
+        let has_failed = || tries.iter().any(|tries| tries.has_failed());
+        (!tries.is_empty()).then(|| is_over() && has_failed())
+    }
+
+    fn runs(&self, version: &Version) -> bool {
+        version.to_string() == self.running.version
     }
 
     fn holds(&self, image: &StagedImage) -> bool {
@@ -137,13 +141,12 @@ impl Record {
     /// How far an update is.
     pub fn state(&self, facts: &Facts) -> UpdateState {
         match &self.staged {
-            Some(image) => {
-                let version = image.version.to_string();
-                match version == facts.running.version || facts.boots_next(&version) {
-                    true => UpdateState::Ready,
-                    false => UpdateState::Staged,
-                }
+            Some(StagedImage { version, .. })
+                if facts.runs(version) || facts.boots_next(&version.to_string()) =>
+            {
+                UpdateState::Ready
             }
+            Some(_) => UpdateState::Staged,
             None if self.chosen.is_some() => UpdateState::Available,
             None => UpdateState::Idle,
         }
@@ -151,12 +154,11 @@ impl Record {
 
     /// Holds what is kept against what is there, and says what became of an update.
     pub fn reconcile(&mut self, facts: &Facts) -> Option<Outcome> {
-        let is_running = |version: &Version| version.to_string() == facts.running.version;
-        self.chosen.take_if(|version| is_running(version));
+        self.chosen.take_if(|version| facts.runs(version));
         let image = self.staged.as_ref()?;
         let version = image.version.clone();
         let name = version.to_string();
-        if is_running(&version) {
+        if facts.runs(&version) {
             if !facts.is_blessed {
                 return None;
             }
@@ -195,7 +197,7 @@ impl Record {
     /// What is staged and does not run yet.
     pub fn waiting(&self, facts: &Facts) -> Option<&StagedImage> {
         let staged = self.staged.as_ref();
-        staged.filter(|image| image.version.to_string() != facts.running.version)
+        staged.filter(|image| !facts.runs(&image.version))
     }
 
     /// Takes what a refresh found.
@@ -268,6 +270,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use boot_slots::entry::in_boot_order;
 
     fn version(text: &str) -> Version {
         text.to_string().try_into().unwrap()
@@ -290,12 +293,7 @@ mod tests {
                 variant: "v".into(),
             },
             is_blessed: true,
-            entries: {
-                let entries = entries.iter().map(|name| Entry::parse(name).unwrap());
-                let mut entries: Vec<_> = entries.collect();
-                entries.sort_by(Entry::boot_order);
-                entries
-            },
+            entries: in_boot_order(entries),
             other_slot: Some(format!("{other}-first-half")),
             complaint: Some(("2.0.0".into(), "failed: a.service".into())),
         }

@@ -12,7 +12,7 @@ use crate::stage::{BOOT, Stage, Which, marks};
 use anyhow::{Context, Result, bail, ensure};
 use api_types::UpdateImage;
 use boot_slots::bless::FOLDER;
-use boot_slots::entry::Entry;
+use boot_slots::entry::{Entry, in_boot_order};
 use boot_slots::layout::{Role, Slot};
 use boot_slots::verity::{SUPERBLOCK_SIZE, Superblock};
 use serde_json::{Value, json};
@@ -362,8 +362,7 @@ impl<'a> Cuts<'a> {
     /// cut keeps `some` of the writes.
     fn look_at_update(&self, disk: &RawDisk, found: &Found, some: bool) -> Result<()> {
         let names = disk.esp()?.list(FOLDER)?;
-        let mut entries: Vec<_> = names.iter().filter_map(|name| Entry::parse(name)).collect();
-        entries.sort_by(Entry::boot_order);
+        let entries = in_boot_order(&names);
         let running = entries.first().context("there are no kernel images")?;
         let holds = |slot: &Option<usize>| {
             slot.is_some_and(|index| self.images[index].version == running.version)
