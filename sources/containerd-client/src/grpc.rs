@@ -2,7 +2,7 @@
 //! socket.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use h2::SendStream;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
@@ -14,9 +14,6 @@ use tokio::net::UnixStream;
 /// Codes of failures that are told apart here.
 const NOT_FOUND: u32 = 5;
 const ALREADY_EXISTS: u32 = 6;
-
-/// An answer larger than this is none that is expected.
-const LARGEST: usize = 1 << 20;
 
 /// A connection. Clones share it.
 #[derive(Clone)]
@@ -139,16 +136,7 @@ impl Client {
         stream.send_data(frame(message)?, true)?;
         let (head, mut body) = response.await?.into_parts();
         ensure!(head.status == 200, "it answered HTTP {}", head.status);
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = body.data().await {
-            let chunk = chunk?;
-            body.flow_control().release_capacity(chunk.len())?;
-            ensure!(
-                bytes.len() + chunk.len() <= LARGEST,
-                "the answer is too large"
-            );
-            bytes.extend_from_slice(&chunk);
-        }
+        let mut bytes = grpc_frames::receive_all(&mut body).await?;
         // What fails at once says so before any content.
         let trailers = body.trailers().await?.unwrap_or(head.headers);
         check_status(&trailers)?;
@@ -161,33 +149,17 @@ impl Client {
     }
 }
 
-/// A message behind five bytes: not compressed, and its length.
+/// A message as it is sent.
 pub(crate) fn frame(message: &impl Message) -> Result<Bytes> {
-    let length = u32::try_from(message.encoded_len()).context("the request is too large")?;
-    let mut bytes = BytesMut::with_capacity(5 + length as usize);
-    bytes.put_u8(0);
-    bytes.put_u32(length);
-    message
-        .encode(&mut bytes)
-        .context("cannot write the request")?;
-    Ok(bytes.freeze())
+    grpc_frames::frame(&message.encode_to_vec())
 }
 
 /// Takes a message off, if a whole one is there.
 pub(crate) fn unframe<R: Message + Default>(bytes: &mut BytesMut) -> Result<Option<R>> {
-    let Some((head, rest)) = bytes.split_first_chunk::<5>() else {
-        return Ok(None);
-    };
-    ensure!(head[0] == 0, "the answer is compressed");
-    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-    ensure!(length <= LARGEST, "the answer is too large");
-    if rest.len() < length {
-        return Ok(None);
-    }
-    bytes.advance(head.len());
-    let message = bytes.split_to(length);
-    let message = R::decode(message.freeze()).context("cannot read the answer")?;
-    Ok(Some(message))
+    let message = grpc_frames::unframe(bytes)?;
+    message
+        .map(|message| R::decode(message).context("cannot read the answer"))
+        .transpose()
 }
 
 fn check_status(trailers: &HeaderMap) -> Result<()> {

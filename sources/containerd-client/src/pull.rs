@@ -233,12 +233,9 @@ async fn receive(body: &mut RecvStream, bytes: &mut BytesMut) -> Result<Option<A
         if let Some(message) = unframe(bytes)? {
             return Ok(Some(message));
         }
-        let Some(chunk) = body.data().await else {
+        if !grpc_frames::receive(body, bytes).await? {
             return Ok(None);
-        };
-        let chunk = chunk?;
-        body.flow_control().release_capacity(chunk.len())?;
-        bytes.extend_from_slice(&chunk);
+        }
     }
 }
 
@@ -327,8 +324,18 @@ mod tests {
         answer.send(Some(said)).unwrap();
     }
 
-    /// What a pull from a registry comes to that lets nobody in, and how it was asked to.
-    fn pulled(host: &'static str) -> (String, AuthResponse) {
+    /// Pulls by a stand-in for containerd that answers over one connection; why that fails,
+    /// and what the stand-in has given away.
+    fn failure<L, S, R>(
+        log_in: impl Fn(String) -> L + Send + 'static,
+        patience: Duration,
+        answer: impl FnOnce(UnixStream) -> S,
+        given_away: impl Future<Output = R>,
+    ) -> (String, R)
+    where
+        L: Future<Output = Result<Option<Credentials>>> + Send,
+        S: Future<Output = ()> + Send + 'static,
+    {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("socket");
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -337,21 +344,10 @@ mod tests {
             .unwrap();
         runtime.block_on(async {
             let listener = UnixListener::bind(&socket).unwrap();
-            let (sender, answer) = watch::channel(None);
-            tokio::spawn(async move {
-                let (stream, _) = listener.accept().await.unwrap();
-                serve(stream, host, sender).await;
-            });
-            let client = Client::connect(&socket, "space").await.unwrap();
-            let log_in = |host: String| async move {
-                match host.as_str() {
-                    "known" => Ok(Some(Credentials::User("jo".into(), "secret".into()))),
-                    "free" => Ok(None),
-                    _ => bail!("there is no role"),
-                }
-            };
-            let hosts = Path::new("/hosts");
-            let patience = Duration::from_secs(60);
+            let client = Client::connect(&socket, "space");
+            let (client, connection) = tokio::join!(client, listener.accept());
+            tokio::spawn(answer(connection.unwrap().0));
+            let (client, hosts) = (client.unwrap(), Path::new("/hosts"));
             let pulled = pull(
                 &client,
                 "r/a:1",
@@ -362,9 +358,23 @@ mod tests {
                 || Ok(()),
             );
             let error = format!("{:#}", pulled.await.unwrap_err());
-            let answer = answer.borrow().clone();
-            (error, answer.unwrap())
+            (error, given_away.await)
         })
+    }
+
+    /// What a pull from a registry comes to that lets nobody in, and how it was asked to.
+    fn pulled(host: &'static str) -> (String, AuthResponse) {
+        let (sender, answer) = watch::channel(None);
+        let log_in = |host: String| async move {
+            match host.as_str() {
+                "known" => Ok(Some(Credentials::User("jo".into(), "secret".into()))),
+                "free" => Ok(None),
+                _ => bail!("there is no role"),
+            }
+        };
+        let serve = move |stream| serve(stream, host, sender);
+        let given_away = async { answer.borrow().clone().unwrap() };
+        failure(log_in, Duration::from_secs(60), serve, given_away)
     }
 
     #[test]
@@ -425,36 +435,13 @@ mod tests {
 
     #[test]
     fn a_pull_that_gets_no_further_is_given_up() {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("socket");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
         let (progress, patience) = (Duration::from_millis(200), Duration::from_secs(1));
         let started = Instant::now();
-        let (error, ended) = runtime.block_on(async {
-            let listener = UnixListener::bind(&socket).unwrap();
-            let (sender, mut asked) = mpsc::channel(1);
-            tokio::spawn(async move {
-                let (stream, _) = listener.accept().await.unwrap();
-                stall(stream, progress, sender).await;
-            });
-            let client = Client::connect(&socket, "space").await.unwrap();
-            let log_in = |_| async { Ok(None) };
-            let hosts = Path::new("/hosts");
-            let pulled = pull(
-                &client,
-                "r/a:1",
-                "admin",
-                hosts,
-                log_in,
-                patience,
-                || Ok(()),
-            );
-            let error = format!("{:#}", pulled.await.unwrap_err());
-            (error, asked.recv().await.unwrap())
-        });
+        let (sender, mut asked) = mpsc::channel(1);
+        let stall = move |stream| stall(stream, progress, sender);
+        let log_in = |_| async { Ok(None) };
+        let given_away = async { asked.recv().await.unwrap() };
+        let (error, ended) = failure(log_in, patience, stall, given_away);
         assert_eq!(error, "cannot pull r/a:1: no progress for 1 s");
         assert!(ended.contains("CANCEL"), "containerd was told {ended}");
         let taken = started.elapsed();

@@ -1,7 +1,8 @@
 //! Calls over HTTP/2 on a Unix socket, answered and made: one message there, one back.
 
 use anyhow::{Context, Result, ensure};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
+use grpc_frames::frame;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -18,8 +19,6 @@ const UNIMPLEMENTED: u32 = 12;
 const INTERNAL: u32 = 13;
 /// What every message is sent as.
 const CONTENT_TYPE: &str = "application/grpc";
-/// A message larger than this is none that is expected.
-const LARGEST: usize = 1 << 20;
 
 /// Why a call is not answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -153,36 +152,13 @@ pub async fn call<R: Message + Default>(
 
 /// The only message of a request or an answer.
 async fn read(mut body: RecvStream) -> Result<Bytes> {
-    let mut bytes = BytesMut::new();
-    while let Some(chunk) = body.data().await {
-        let chunk = chunk?;
-        body.flow_control().release_capacity(chunk.len())?;
-        ensure!(
-            bytes.len() + chunk.len() <= LARGEST,
-            "the message is too large"
-        );
-        bytes.extend_from_slice(&chunk);
-    }
-    unframe(bytes.freeze())
+    only_message(grpc_frames::receive_all(&mut body).await?)
 }
 
-/// A message behind five bytes: not compressed, and its length.
-fn frame(message: &[u8]) -> Result<Bytes> {
-    let length = u32::try_from(message.len()).context("the message is too large")?;
-    let mut bytes = BytesMut::with_capacity(5 + message.len());
-    bytes.put_u8(0);
-    bytes.put_u32(length);
-    bytes.put_slice(message);
-    Ok(bytes.freeze())
-}
-
-/// The message behind these.
-fn unframe(mut bytes: Bytes) -> Result<Bytes> {
-    ensure!(bytes.len() >= 5, "there is no message");
-    ensure!(bytes.get_u8() == 0, "the message is compressed");
-    let length = bytes.get_u32() as usize;
-    ensure!(bytes.len() == length, "the message has another length");
-    Ok(bytes)
+fn only_message(mut bytes: BytesMut) -> Result<Bytes> {
+    let message = grpc_frames::unframe(&mut bytes)?.context("there is no whole message")?;
+    ensure!(bytes.is_empty(), "there is more than a message");
+    Ok(message)
 }
 
 #[cfg(test)]
@@ -193,7 +169,7 @@ mod tests {
     fn messages_are_framed() {
         let framed = frame(b"abc").unwrap();
         assert_eq!(framed.as_ref(), b"\0\0\0\0\x03abc");
-        assert_eq!(unframe(framed).unwrap().as_ref(), b"abc");
+        assert_eq!(only_message(framed.into()).unwrap().as_ref(), b"abc");
         for bad in [
             &b""[..],
             b"\0\0\0\0",
@@ -201,7 +177,7 @@ mod tests {
             b"\0\0\0\0\0a",
             b"\x01\0\0\0\0",
         ] {
-            assert!(unframe(Bytes::copy_from_slice(bad)).is_err(), "{bad:?}");
+            assert!(only_message(BytesMut::from(bad)).is_err(), "{bad:?}");
         }
     }
 
